@@ -144,13 +144,14 @@ static int forkstart(char **argv)
 }
 
 // A request to forkexec: NUL-terminated fields in this order: cwd, uid, gid,
-// "1" if a terminal is wanted, number of environment entries, the entries,
-// number of arguments, the arguments.
+// flags (1: descriptor 0 is a terminal to be controlled by, 2: run in / when cwd
+// cannot be entered), number of environment entries, the entries, number of
+// arguments, the arguments.
 struct request {
 	const char *cwd;
 	uid_t uid;
 	gid_t gid;
-	bool tty;
+	bool tty, any_cwd;
 	char **env;
 	char **args;
 	int report; // where the child tells that the command could not be executed
@@ -200,13 +201,14 @@ static char **list(struct cursor *c)
 static bool parse(char *buf, size_t len, struct request *r)
 {
 	struct cursor c = {buf, buf + len};
-	unsigned long uid, gid, tty;
+	unsigned long uid, gid, flags;
 
-	if (!(r->cwd = field(&c)) || !number(&c, &uid) || !number(&c, &gid) || !number(&c, &tty))
+	if (!(r->cwd = field(&c)) || !number(&c, &uid) || !number(&c, &gid) || !number(&c, &flags))
 		return false;
 	r->uid = uid;
 	r->gid = gid;
-	r->tty = tty != 0;
+	r->tty = flags & 1;
+	r->any_cwd = flags & 2;
 	return (r->env = list(&c)) && (r->args = list(&c)) && r->args[0];
 }
 
@@ -220,7 +222,7 @@ static int run(void *data)
 	if (r->tty)
 		ioctl(STDIN_FILENO, TIOCSCTTY, 0);
 	signal(SIGPIPE, SIG_DFL);
-	if (r->cwd[0] && chdir(r->cwd) < 0)
+	if (chdir(r->cwd) < 0 && !r->any_cwd)
 		goto failed;
 	execvpe(r->args[0], r->args, r->env);
 failed:

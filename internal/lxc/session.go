@@ -20,11 +20,12 @@ import (
 
 // Command is what an exec session runs.
 type Command struct {
-	Args []string // looked up in the PATH of Env
-	Env  []Variable
-	Cwd  string // absolute, inside the container
-	UID  uint32 // inside the container
-	GID  uint32
+	Args   []string // looked up in the PATH of Env
+	Env    []Variable
+	Cwd    string // absolute, inside the container
+	AnyCwd bool   // run in / when Cwd cannot be entered
+	UID    uint32 // inside the container
+	GID    uint32
 }
 
 // Stdio is one session's standard streams: the command's ends and the ends that
@@ -217,11 +218,14 @@ func encode(c Command, tty bool) []byte {
 	put(c.Cwd)
 	put(strconv.FormatUint(uint64(c.UID), 10))
 	put(strconv.FormatUint(uint64(c.GID), 10))
+	flags := 0
 	if tty {
-		put("1")
-	} else {
-		put("0")
+		flags |= 1
 	}
+	if c.AnyCwd {
+		flags |= 2
+	}
+	put(strconv.Itoa(flags))
 	put(strconv.Itoa(len(c.Env)))
 	for _, v := range c.Env {
 		put(v.Name + "=" + v.Value)

@@ -1,0 +1,413 @@
+package instance
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/croft-project/croft/api"
+	"github.com/croft-project/croft/internal/linux"
+	"github.com/croft-project/croft/internal/lxc"
+	"github.com/croft-project/croft/internal/model"
+	"github.com/croft-project/croft/internal/network"
+	"github.com/croft-project/croft/internal/option"
+	"github.com/croft-project/croft/internal/store"
+)
+
+// live is what the engine holds of a running container.
+type live struct {
+	project, name string
+	group         string // payload control group
+	idmap         linux.IDMap
+	monitor       *linux.PidFD
+	hostNames     map[string]string // interface inside to its other end
+	leases        []lease           // noted with networks, undone at the end
+	stopped       chan struct{}     // closed when the container has ended and that is on record
+
+	mu     sync.Mutex
+	init   *linux.PidFD
+	net    *linux.NetNSWatch // nil if the namespace could not be watched
+	frozen bool
+	broken bool   // the monitor is gone, processes are left
+	cpus   []int  // bound to; nil: to all
+	why    string // event to tell of the end; empty: instance-stopped, nobody asked
+}
+
+type lease struct {
+	network string
+	network.StaticLease
+}
+
+func (l *live) status() api.StatusCode {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.broken:
+		return api.StatusError
+	case l.frozen:
+		return api.Frozen
+	}
+	return api.Running
+}
+
+func (l *live) initPID() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.init.PID
+}
+
+// expect notes why the container is about to end.
+func (l *live) expect(event string) {
+	l.mu.Lock()
+	l.why = event
+	l.mu.Unlock()
+}
+
+func (l *live) setFrozen(f bool) {
+	l.mu.Lock()
+	l.frozen = f
+	l.mu.Unlock()
+}
+
+// release lets go of the kernel's handles; the container goes on.
+func (l *live) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.init.Close()
+	l.monitor.Close()
+	if l.net != nil {
+		l.net.Close()
+	}
+}
+
+func (e *Engine) liveOf(project, name string) *live {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.live[model.InstanceKey(project, name)]
+}
+
+// running gives the live entry of a container that a command can be run in.
+func (e *Engine) running(project, name string) (*live, error) {
+	l := e.liveOf(project, name)
+	if l == nil {
+		return nil, api.Errorf(api.BadState, "instance %s is not running", name).WithHint("start it first: croft start %s", name)
+	}
+	switch l.status() {
+	case api.Frozen:
+		return nil, api.Errorf(api.BadState, "instance %s is frozen", name).WithHint("resume it first: croft start %s", name)
+	case api.StatusError:
+		return nil, api.Errorf(api.BadState, "instance %s has lost its monitor", name).WithHint("clean it up first: croft stop --force %s", name)
+	}
+	return l, nil
+}
+
+// attach opens handles on a container's processes and watches it from now on.
+//
+// Errors: linux.ErrGone if the monitor does not run any more.
+func (e *Engine) attach(i *loaded, pids lxc.Pids, leases []lease) (*live, error) {
+	monitor, err := linux.OpenProcess(pids.Monitor)
+	if err != nil {
+		return nil, err
+	}
+	l := &live{
+		project: i.Project, name: i.Name, group: e.payload(i.Project, i.Name), monitor: monitor,
+		idmap: i.idmap(), leases: leases, hostNames: i.hostNames(), stopped: make(chan struct{}),
+	}
+	l.init, err = linux.OpenProcess(pids.Init)
+	if errors.Is(err, linux.ErrGone) {
+		// The guest rebooted while nobody looked, or its end is on its way.
+		l.init, err = e.nextInit(e.ctx, monitor, pids.Init.PID)
+	}
+	if err != nil {
+		monitor.Close()
+		return nil, err
+	}
+	l.frozen = e.Cgroups.Frozen(l.group)
+	l.net, err = linux.WatchNetNSOf(l.init.PID)
+	if err != nil {
+		e.Log.Warn("cannot watch the interfaces of a container", "project", i.Project, "instance", i.Name, "err", err)
+	}
+	e.mu.Lock()
+	e.live[i.Key()] = l
+	e.mu.Unlock()
+	if limits, err := e.limits(i.config); err == nil {
+		l.cpus = boundCPUs(limits)
+	}
+	e.tasks.Go(func() { e.watch(l) })
+	return l, nil
+}
+
+// watch follows a container until it has ended or the engine closes.
+func (e *Engine) watch(l *live) {
+	for {
+		l.mu.Lock()
+		init := l.init
+		l.mu.Unlock()
+		if err := init.Wait(e.ctx); err != nil {
+			return
+		}
+		next, err := e.nextInit(e.ctx, l.monitor, init.PID)
+		if err != nil {
+			break
+		}
+		e.rebooted(l, next)
+	}
+	if e.ctx.Err() != nil {
+		return
+	}
+	e.ended(l)
+}
+
+// nextInit waits, after init has gone, for what the monitor does next: it ends
+// too, or it starts a new init because the guest rebooted. The kernel tells
+// nobody but the parent of new children, so this looks, 20 times a second at
+// most and only in this short moment of a container's life.
+//
+// Errors: linux.ErrGone when the monitor has ended.
+func (e *Engine) nextInit(ctx context.Context, monitor *linux.PidFD, old int) (*linux.PidFD, error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		if p, ok := initBelow(monitor.PID, old); ok {
+			if fd, err := linux.OpenProcess(p); err == nil {
+				return fd, nil
+			}
+		}
+		wait, cancel := context.WithTimeout(ctx, pause)
+		err := monitor.Wait(wait)
+		cancel()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err == nil {
+			return nil, linux.ErrGone
+		}
+	}
+}
+
+// initBelow finds a child of the monitor that is the first process of a pid
+// namespace.
+func initBelow(monitor, old int) (linux.Process, bool) {
+	children, err := linux.Children(monitor)
+	if err != nil {
+		return linux.Process{}, false
+	}
+	for _, pid := range children {
+		p, parent, err := linux.ReadProcess(pid)
+		if err != nil || parent != monitor || pid == old || !firstInNamespace(pid) {
+			continue
+		}
+		return p, true
+	}
+	return linux.Process{}, false
+}
+
+func firstInNamespace(pid int) bool {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			ids := strings.Fields(rest)
+			return len(ids) > 1 && ids[len(ids)-1] == "1"
+		}
+	}
+	return false
+}
+
+// rebooted takes note of a container's new init.
+func (e *Engine) rebooted(l *live, init *linux.PidFD) {
+	net, err := linux.WatchNetNSOf(init.PID)
+	if err != nil {
+		net = nil
+	}
+	l.mu.Lock()
+	old, oldNet := l.init, l.net
+	l.init, l.net, l.frozen = init, net, false
+	l.mu.Unlock()
+	old.Close()
+	if oldNet != nil {
+		oldNet.Close()
+	}
+	pids := lxc.Pids{Init: init.Process, Monitor: l.monitor.Process, BootID: e.bootID}
+	if err := writePids(e.pidFile(l.project, l.name), pids); err != nil {
+		e.Log.Warn("cannot record a rebooted container", "project", l.project, "instance", l.name, "err", err)
+	}
+	err = e.updateLocal(e.ctx, l.project, l.name, "instance-restarted", func(local *model.Local, _ store.Tx) {
+		local.LastUsedAt = e.Now().UTC()
+	})
+	if err != nil {
+		e.Log.Warn("cannot record a rebooted container", "project", l.project, "instance", l.name, "err", err)
+	}
+}
+
+func writePids(file string, p lxc.Pids) error {
+	line := fmt.Sprintf("%d %d %d %d %s\n", p.Init.PID, p.Init.Start, p.Monitor.PID, p.Monitor.Start, p.BootID)
+	if err := os.WriteFile(file+".tmp", []byte(line), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".tmp", file)
+}
+
+// ended records that a container's monitor is gone. If processes are left, the
+// monitor was killed: they would corrupt the container if it were started
+// again, so it is shown as broken until they are gone.
+func (e *Engine) ended(l *live) {
+	empty, err := e.Cgroups.Empty(l.group)
+	if err != nil {
+		e.Log.Warn("cannot tell whether a container is empty", "project", l.project, "instance", l.name, "err", err)
+	}
+	if !empty {
+		l.mu.Lock()
+		l.broken = true
+		l.mu.Unlock()
+		e.Log.Warn("the monitor of a container is gone but its processes are not", "project", l.project, "instance", l.name)
+		if e.awaitEmpty(l) != nil {
+			return
+		}
+	}
+	e.finish(l)
+}
+
+// awaitEmpty waits until a broken container has no process left.
+func (e *Engine) awaitEmpty(l *live) error {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if empty, err := e.Cgroups.Empty(l.group); err == nil && empty {
+			return nil
+		}
+		if err := sleep(e.ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// finish cleans up after a container that has ended and records it.
+func (e *Engine) finish(l *live) {
+	l.mu.Lock()
+	action := l.why
+	l.mu.Unlock()
+	if action == "" {
+		action = "instance-stopped"
+	}
+	l.release()
+	e.clean(l.project, l.name)
+	e.dropLeases(l.leases)
+	ephemeral := e.recordStopped(l.project, l.name, action)
+	e.mu.Lock()
+	delete(e.live, model.InstanceKey(l.project, l.name))
+	keep := e.stopping
+	e.mu.Unlock()
+	close(l.stopped)
+	if ephemeral && !keep {
+		e.tasks.Go(func() { e.reapEphemeral(l.project, l.name) })
+	}
+}
+
+// recordStopped notes the power state, unless the host goes down, when what ran
+// is to run again. It reports whether the instance is ephemeral.
+func (e *Engine) recordStopped(project, name, action string) (ephemeral bool) {
+	e.mu.Lock()
+	keep := e.stopping
+	e.mu.Unlock()
+	err := e.updateLocal(e.ctx, project, name, action, func(local *model.Local, tx store.Tx) {
+		if !keep {
+			local.Power = model.PowerStopped
+		}
+		for key := range local.Volatile {
+			if strings.HasSuffix(key, ".host_name") {
+				delete(local.Volatile, key)
+			}
+		}
+		if inst, _, err := store.Get[model.Instance](tx, model.InstanceKey(project, name)); err == nil {
+			ephemeral = inst.Ephemeral
+		}
+	})
+	if err != nil && e.ctx.Err() == nil {
+		e.Log.Error("cannot record that a container has stopped", "project", project, "instance", name, "err", err)
+	}
+	return ephemeral
+}
+
+// clean removes what a container leaves on the host: control groups, device
+// nodes, the record of its processes.
+func (e *Engine) clean(project, name string) {
+	var errs []error
+	errs = append(errs, e.Cgroups.Remove(e.group(project, name)))
+	errs = append(errs, os.RemoveAll(e.path("devices", model.DirName(project, name))))
+	if err := os.Remove(e.pidFile(project, name)); !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		e.Log.Warn("cannot clean up after a container", "project", project, "instance", name, "err", err)
+	}
+}
+
+// reapEphemeral deletes an ephemeral instance that has stopped by itself. The
+// lock makes it wait for a restart in progress, after which there is nothing to
+// do.
+func (e *Engine) reapEphemeral(project, name string) {
+	release, err := e.Locks.Acquire(e.ctx, owner("", "deleting"), lockKey(project, name))
+	if err != nil {
+		return
+	}
+	defer release()
+	if e.liveOf(project, name) != nil {
+		return
+	}
+	if err := e.remove(e.ctx, project, name); err != nil && !errors.Is(err, api.NotFound) && e.ctx.Err() == nil {
+		e.Log.Error("cannot delete an ephemeral instance", "project", project, "instance", name, "err", err)
+	}
+}
+
+// group is the control group of all that belongs to a container, payload and
+// monitor are below it.
+func (e *Engine) group(project, name string) string {
+	return e.cgroup + "/" + model.DirName(project, name)
+}
+
+func (e *Engine) payload(project, name string) string { return e.group(project, name) + "/payload" }
+
+func (e *Engine) pidFile(project, name string) string {
+	return e.path("run", model.DirName(project, name)+".pids")
+}
+
+func (e *Engine) lockFile(project, name string) string {
+	return e.path("run", model.DirName(project, name)+".lock")
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// idmap is nil for a privileged instance.
+func (l *loaded) idmap() linux.IDMap {
+	if option.Bool(l.config, "security.privileged") {
+		return nil
+	}
+	return idmapOf(l.local)
+}
+
+// hostNames tells for each interface inside what its other end is called.
+func (l *loaded) hostNames() map[string]string {
+	out := map[string]string{}
+	for name, d := range l.devices {
+		if d["type"] != "nic" {
+			continue
+		}
+		inside := cmp.Or(d["name"], name)
+		out[inside] = cmp.Or(d["host_name"], l.local.Volatile["volatile."+name+".host_name"])
+	}
+	return out
+}
