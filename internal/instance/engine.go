@@ -49,6 +49,8 @@ type Engine struct {
 
 	ctx   context.Context // ends with Close; watchers live in it
 	end   context.CancelFunc
+	execs context.Context // ends with LeaveSessions
+	leave context.CancelFunc
 	tasks sync.WaitGroup // goroutines that Close waits for
 
 	mu       sync.Mutex
@@ -76,6 +78,7 @@ func New(d Deps) (*Engine, error) {
 		e.apparmor = true
 	}
 	e.ctx, e.end = context.WithCancel(context.Background())
+	e.execs, e.leave = context.WithCancel(e.ctx)
 	for _, dir := range []struct {
 		path string
 		mode fs.FileMode
@@ -96,6 +99,11 @@ func makeDir(path string, mode fs.FileMode) error {
 	}
 	return os.Chmod(path, mode) // whatever the umask is
 }
+
+// LeaveSessions lets go of exec sessions, which run on until a later daemon
+// takes them over. It comes first when the daemon alone stops, so that nobody
+// waits for them.
+func (e *Engine) LeaveSessions() { e.leave() }
 
 // Close ends the watching of containers, which go on running.
 func (e *Engine) Close() {

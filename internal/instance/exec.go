@@ -264,12 +264,15 @@ func (x *execRun) files() (*lxc.Stdio, error) {
 // follow relays a session's streams until its command has ended, and reports
 // the exit code. When the daemon stops it lets go; the next one goes on.
 func (e *Engine) follow(ctx context.Context, op *operation.Op, rec *session, s *lxc.Session, st *streams) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(e.execs, cancel)()
 	var relayed func()
 	if st != nil {
 		relayed = st.relay(ctx, s)
 	}
 	code, err := s.Wait(ctx)
-	if err != nil && (ctx.Err() != nil || e.ctx.Err() != nil) {
+	if err != nil && ctx.Err() != nil {
 		s.Leave()
 		if st != nil {
 			st.close()

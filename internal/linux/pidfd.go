@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,10 +96,20 @@ func (p *PidFD) Wait(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { p.file.SetReadDeadline(aLongTimeAgo) })
-	defer stop()
+	// A deadline in the past ends the read; that of an earlier Wait has to go.
+	if err := p.file.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	fired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(fired)
+		_ = p.file.SetReadDeadline(aLongTimeAgo)
+	})
 	err = raw.Read(func(fd uintptr) bool { return exited(int(fd)) })
-	if ctx.Err() != nil {
+	if !stop() {
+		<-fired // so that it cannot hit the next Wait
+	}
+	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return err
