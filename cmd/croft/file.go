@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"path"
@@ -114,21 +115,27 @@ func newFileEdit(g *global) *cobra.Command {
 	}
 }
 
-// runFileEdit replaces the content; owner and mode stay.
+// runFileEdit replaces the content; owner and mode stay. A file that does not
+// exist is created.
 func runFileEdit(ctx context.Context, g *global, arg string) error {
 	f, err := g.remoteFile(ctx, arg)
 	if err != nil {
 		return err
 	}
+	var put client.FilePut
 	file, err := f.openFollow(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, api.NotFound):
+		file = &client.File{Body: io.NopCloser(strings.NewReader(""))}
+	case err != nil:
 		return err
+	case file.Type != client.FileRegular:
+		file.Close()
+		return api.Errorf(api.Invalid, "%s is a %s, not a file", arg, file.Type)
+	default:
+		put = client.FilePut{UID: &file.UID, GID: &file.GID, Mode: &file.Mode}
 	}
 	defer file.Close()
-	if file.Type != client.FileRegular {
-		return api.Errorf(api.Invalid, "%s is a %s, not a file", arg, file.Type)
-	}
-	put := client.FilePut{UID: &file.UID, GID: &file.GID, Mode: &file.Mode}
 	if !g.stdinTerminal() {
 		put.Body = g.stdin
 		return f.c.PutInstanceFile(ctx, f.instance, f.path, put)

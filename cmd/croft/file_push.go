@@ -82,13 +82,14 @@ func runPush(ctx context.Context, g *global, o pushOptions, sources []string, ar
 
 // pushFile sends one file; src may be -.
 func pushFile(ctx context.Context, g *global, o pushOptions, src string, to remoteFile) error {
-	put, body, err := o.describe(g, src)
+	put, local, body, err := o.describe(g, src)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
 	if o.createDirs {
-		if err := makeDirs(ctx, to.at(path.Dir(to.path)), put); err != nil {
+		like := client.FilePut{UID: put.UID, GID: put.GID, Mode: &local}
+		if err := makeDirs(ctx, to.at(path.Dir(to.path)), like); err != nil {
 			return err
 		}
 	}
@@ -98,16 +99,16 @@ func pushFile(ctx context.Context, g *global, o pushOptions, src string, to remo
 	return to.c.PutInstanceFile(ctx, to.instance, to.path, put)
 }
 
-// describe opens a source and finds its owner and mode.
-func (o *pushOptions) describe(g *global, src string) (client.FilePut, io.ReadCloser, error) {
-	put := client.FilePut{}
+// describe opens a source and finds its owner and mode; local is the mode that
+// it has here, whatever --mode says.
+func (o *pushOptions) describe(g *global, src string) (put client.FilePut, local fs.FileMode, _ io.ReadCloser, _ error) {
 	uid, gid, mode := int64(0), int64(0), fs.FileMode(0o644)
 	var body io.ReadCloser = io.NopCloser(g.stdin)
 	file, isFile := g.stdin.(*os.File)
 	if src != "-" {
 		f, err := os.Open(src)
 		if err != nil {
-			return put, nil, api.Errorf(api.Invalid, "cannot push: %w", err)
+			return put, 0, nil, api.Errorf(api.Invalid, "cannot push: %w", err)
 		}
 		file, isFile, body = f, true, f
 	}
@@ -118,7 +119,7 @@ func (o *pushOptions) describe(g *global, src string) (client.FilePut, io.ReadCl
 		}
 		if err != nil {
 			body.Close()
-			return put, nil, err
+			return put, 0, nil, err
 		}
 		mode = info.Mode().Perm()
 		uid, gid = fileOwner(info)
@@ -126,11 +127,12 @@ func (o *pushOptions) describe(g *global, src string) (client.FilePut, io.ReadCl
 			put.Size = info.Size()
 		}
 	}
+	local = mode
 	if o.mode != "" {
 		m, err := parseMode(o.mode)
 		if err != nil {
 			body.Close()
-			return put, nil, err
+			return put, 0, nil, err
 		}
 		mode = *m
 	}
@@ -141,7 +143,7 @@ func (o *pushOptions) describe(g *global, src string) (client.FilePut, io.ReadCl
 		gid = o.gid
 	}
 	put.UID, put.GID, put.Mode = &uid, &gid, &mode
-	return put, body, nil
+	return put, local, body, nil
 }
 
 // makeDirs creates a directory and its parents where they are missing. They

@@ -73,6 +73,9 @@ func (g *global) report(cmd *cobra.Command, err error) int {
 	if errors.As(err, &exit) {
 		text = exit.err
 	}
+	if errors.Is(text, context.Canceled) {
+		text = errors.New("interrupted")
+	}
 	if text != nil && text.Error() != "" {
 		fmt.Fprintf(g.stderr, "Error: %s\n", text)
 		if hint := hintOf(text); hint != "" {

@@ -79,7 +79,10 @@ func runMonitor(ctx context.Context, g *global, o monitorOptions, arg string) er
 	defer events.Close()
 	for {
 		ev, err := events.Next(ctx)
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return &exitError{code: 130} // Ctrl-C is the way to end it: no message
+		case err != nil:
 			return err
 		}
 		text, err := formatEvent(ev, o)

@@ -250,13 +250,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve(serving, l) }()
 	restoring, stopRestoring := context.WithCancel(context.WithoutCancel(ctx))
-	restored := make(chan struct{})
-	go func() {
-		defer close(restored)
-		d.restore(restoring)
-	}()
+	var background sync.WaitGroup
+	background.Go(func() { d.host.facts() }) // probing takes a moment, which the first client need not wait for
+	background.Go(func() { d.restore(restoring) })
 	d.notify(sd.SdNotifyReady)
-	d.log.Info("the API is up", "socket", l.Addr().String(), "version", Version)
+	d.log.Info("the API is up", "socket", filepath.Join(d.opts.StateDir, SocketName), "version", Version)
 
 	select {
 	case err = <-served:
@@ -267,7 +265,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	d.notify(sd.SdNotifyStopping)
 	stopRestoring()
-	<-restored
+	background.Wait()
 	err = errors.Join(err, d.stop(ctx))
 	stopServing()
 	return errors.Join(err, <-served)

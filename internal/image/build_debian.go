@@ -21,10 +21,11 @@ type release struct {
 }
 
 // releases are the supported ones, oldest first within a distribution.
-// In older ones systemd-resolved is a part of package systemd.
+// In older ones systemd-resolved is a part of package systemd. Without
+// usr-is-merged, apt would choose the alternative that needs all of perl.
 var releases = []release{
 	{"debian", "11", "bullseye", "Debian", "bullseye-security", nil},
-	{"debian", "12", "bookworm", "Debian", "bookworm-security", []string{"systemd-resolved"}},
+	{"debian", "12", "bookworm", "Debian", "bookworm-security", []string{"systemd-resolved", mergedPackage}},
 	{"debian", "13", "trixie", "Debian", "trixie-security", []string{"systemd-resolved"}},
 	{"ubuntu", "22.04", "jammy", "Ubuntu", "jammy-security", nil},
 	{"ubuntu", "24.04", "noble", "Ubuntu", "noble-security", []string{"systemd-resolved"}},
@@ -64,8 +65,19 @@ UseDomains=yes
 UseDomains=yes
 `
 
-// maskedUnits have work to do on disks and kernels only.
-var maskedUnits = []string{"e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "systemd-pstore.service", "getty@tty1.service"}
+// maskedUnits have work to do on disks and kernels only. The mounts would fail
+// in a container that keeps CAP_SYS_RAWIO, which they take for a machine's.
+var maskedUnits = []string{
+	"e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "systemd-pstore.service", "getty@tty1.service",
+	"sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "systemd-journald-audit.socket",
+}
+
+// Without mergedPackage, apt chooses the alternative that needs all of perl.
+// mergedHooks, a part of package mmdebstrap, make the tree what it checks for.
+const (
+	mergedPackage = "usr-is-merged"
+	mergedHooks   = "/usr/share/mmdebstrap/hooks/merged-usr"
+)
 
 // enableHook runs inside mmdebstrap, which puts the tree's path in $1.
 const enableHook = `chroot "$1" systemctl enable systemd-networkd.service systemd-resolved.service`
@@ -115,10 +127,17 @@ func (b *Builder) bootstrap(ctx context.Context, rel release, arch, mirror, tree
 	if err != nil {
 		return err
 	}
+	packages := slices.Concat(commonPackages, rel.packages)
+	if _, err := os.Stat(mergedHooks); err != nil {
+		packages = slices.DeleteFunc(packages, func(p string) bool { return p == mergedPackage })
+	}
 	args := []string{
 		"--mode=root", "--variant=minbase", "--format=directory", "--architectures=" + arch,
-		"--include=" + strings.Join(slices.Concat(commonPackages, rel.packages), ","),
+		"--include=" + strings.Join(packages, ","),
 		"--customize-hook=" + enableHook,
+	}
+	if slices.Contains(packages, mergedPackage) {
+		args = append(args, "--hook-dir="+mergedHooks)
 	}
 	for _, opt := range aptProxies(ctx) {
 		args = append(args, "--aptopt="+opt)

@@ -24,7 +24,7 @@ func defaultArchive(distribution, debArch string) archive {
 	if distribution == "ubuntu" {
 		a := archive{
 			main: "http://archive.ubuntu.com/ubuntu", security: "http://security.ubuntu.com/ubuntu",
-			keyring: "/usr/share/keyrings/ubuntu-archive-keyring.gpg", pkg: "ubuntu-archive-keyring", components: "main universe",
+			keyring: "/usr/share/keyrings/ubuntu-archive-keyring.gpg", pkg: "ubuntu-keyring (in Debian 12 it is in bookworm-backports)", components: "main universe",
 		}
 		if debArch != "amd64" && debArch != "i386" {
 			a.main = "http://ports.ubuntu.com/ubuntu-ports"

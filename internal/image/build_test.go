@@ -126,7 +126,7 @@ func TestSourcesOfUbuntu(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := Builder{Root: hostTree(t, nil)}
-	if _, err := b.sources(rel, "amd64", ""); !errors.Is(err, api.Unsupported) || !strings.Contains(api.HintOf(err), "ubuntu-archive-keyring") {
+	if _, err := b.sources(rel, "amd64", ""); !errors.Is(err, api.Unsupported) || !strings.Contains(api.HintOf(err), "ubuntu-keyring") {
 		t.Errorf("without keys: %v, hint %q", err, api.HintOf(err))
 	}
 	b.Root = hostTree(t, map[string]string{ubuntuKeys: ""})

@@ -103,8 +103,8 @@ func checkReferences(tx store.Tx, l *loaded) error {
 		}
 		names[inside] = name
 	}
-	if roots != 1 {
-		return api.Errorf(api.Invalid, "devices: an instance needs one root disk (type disk, path / and a pool), this one has %d", roots).WithHint("give a pool with --storage, or a profile that has a root disk")
+	if roots > 1 {
+		return api.Errorf(api.Invalid, "devices: an instance has one root disk (type disk, path / and a pool), this one has %d", roots)
 	}
 	return nil
 }

@@ -81,15 +81,14 @@ func (e *Engine) newRecord(ctx context.Context, project string, req api.Instance
 	put := req.InstancePut
 	user, volatile := model.SplitVolatile(put.Config)
 	put.Config = user
+	dropEmpty(put.Config)
 	if put.Profiles == nil {
 		put.Profiles = []string{"default"}
 		if img != nil && len(img.Profiles) > 0 {
 			put.Profiles = img.Profiles
 		}
 	}
-	if put.Devices == nil {
-		put.Devices = map[string]map[string]string{}
-	}
+	put.Devices = withoutEmpty(put.Devices)
 	inst := &model.Instance{Project: project, Name: req.Name, UUID: uuid.NewString(), InstancePut: put, Phase: model.Creating}
 	if img != nil {
 		inst.Fingerprint = img.Fingerprint
@@ -117,7 +116,10 @@ func (e *Engine) newRecord(ctx context.Context, project string, req api.Instance
 	if err != nil {
 		return nil, nil, err
 	}
-	_, root, _ := model.RootDevice(l.devices)
+	_, root, ok := model.RootDevice(l.devices)
+	if !ok {
+		return nil, nil, api.Errorf(api.Invalid, "devices: a new instance needs a root disk (type disk, path / and a pool)").WithHint("give a pool with --storage, or a profile that has a root disk")
+	}
 	inst.Pool = root["pool"]
 	base, err := e.ids.take()
 	if err != nil {
@@ -277,7 +279,7 @@ func applyInstanceType(req *api.InstancesPost) error {
 		case err == nil && n >= 1 && n < 1e6 && part[0] == 'c' && n == float64(int(n)):
 			limits["limits.cpu"] = strconv.Itoa(int(n))
 		case err == nil && n > 0 && n < 1e6 && part[0] == 'm':
-			limits["limits.memory"] = strconv.FormatInt(int64(n*1024), 10) + "MiB"
+			limits["limits.memory"] = strconv.FormatInt(int64(n*1024), 10) + "MB"
 		default:
 			return api.Errorf(api.Invalid, "instance_type %q is not known; allowed are sizes such as c2-m4 (processors and GiB of memory)", req.InstanceType)
 		}

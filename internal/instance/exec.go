@@ -97,9 +97,6 @@ func newSecrets(tty bool) map[string]string {
 
 // command makes the command of a request, with the environment that LXD gives.
 func command(req api.InstanceExecPost, config map[string]string) (lxc.Command, error) {
-	if len(req.Command) == 0 || req.Command[0] == "" {
-		return lxc.Command{}, api.Errorf(api.Invalid, "command: %q names no program; a list of at least one word is needed", req.Command)
-	}
 	if req.Cwd != "" && !strings.HasPrefix(req.Cwd, "/") {
 		return lxc.Command{}, api.Errorf(api.Invalid, "cwd: %q is not absolute", req.Cwd)
 	}
@@ -153,6 +150,9 @@ type execRun struct {
 }
 
 func (x *execRun) run(ctx context.Context, op *operation.Op) error {
+	if len(x.cmd.Args) == 0 { // clients of LXD learn of it from the operation
+		return api.Errorf(api.Invalid, "command: the list is empty; at least the name of a program is needed")
+	}
 	if x.streams != nil {
 		wait, cancel := context.WithTimeout(ctx, connectTimeout)
 		defer cancel()

@@ -39,8 +39,8 @@ type File struct {
 // FilePut is what to write at a path.
 type FilePut struct {
 	Type     string // empty is TypeFile
-	UID, GID int64  // in the container; -1: 0 for what is new, unchanged for what is there
-	Mode     int    // -1: 0644, 0755 for a directory; unchanged for what is there
+	UID, GID int64  // in the container, for what is new; -1: 0
+	Mode     int    // for what is new; -1: 0644, 0755 for a directory
 	Append   bool
 	Content  io.Reader
 	Target   string // of a symbolic link
@@ -114,6 +114,9 @@ func fileError(what, name, file string, err error) error {
 // PutFile writes a file, makes a directory or a symbolic link, confined to the
 // instance's root. The parent directory has to be there.
 //
+// What is there already keeps its owner and mode, as with LXD: its client always
+// sends those of the local file.
+//
 // The content is streamed without the instance's lock; a reader sees it grow.
 func (e *Engine) PutFile(ctx context.Context, project, name, file string, put FilePut) error {
 	if path.Clean("/"+file) == "/" {
@@ -178,57 +181,34 @@ func (t *tree) putFile(file string, put FilePut, uid, gid int) (f *os.File, err 
 	if err != nil {
 		return nil, err
 	}
+	if !fresh {
+		return f, nil
+	}
 	mode := put.Mode
-	if mode < 0 && fresh {
+	if mode < 0 {
 		mode = 0o644
 	}
-	if err := setOwner(int(f.Fd()), fresh, put, uid, gid); err != nil {
+	// Owner before mode: chown(2) clears the set-id bits.
+	err = unix.Fchown(int(f.Fd()), uid, gid)
+	if err == nil {
+		err = unix.Fchmod(int(f.Fd()), uint32(mode)&0o7777)
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
-	}
-	if mode >= 0 {
-		if err := unix.Fchmod(int(f.Fd()), uint32(mode)&0o7777); err != nil {
-			f.Close()
-			return nil, err
-		}
 	}
 	return f, nil
 }
 
-// setOwner gives a new file its owner, and one that was there only the ids that
-// were asked for.
-func setOwner(fd int, fresh bool, put FilePut, uid, gid int) error {
-	if !fresh && put.UID < 0 {
-		uid = -1
-	}
-	if !fresh && put.GID < 0 {
-		gid = -1
-	}
-	if uid < 0 && gid < 0 {
-		return nil
-	}
-	return unix.Fchown(fd, uid, gid)
-}
-
 func (t *tree) putDirectory(file string, put FilePut, uid, gid int) error {
-	_, statErr := linux.StatInRoot(t.root, file, true)
-	fresh := errors.Is(statErr, fs.ErrNotExist)
 	mode := put.Mode
 	if mode < 0 {
 		mode = 0o755
 	}
-	if fresh {
-		return t.as(func() error { return linux.MkdirInRoot(t.root, file, uint32(mode), uid, gid) })
+	if st, err := linux.StatInRoot(t.root, file, true); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return nil
 	}
-	d, err := linux.OpenInRoot(t.root, file, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := setOwner(int(d.Fd()), false, put, uid, gid); err != nil || put.Mode < 0 {
-		return err
-	}
-	return unix.Fchmod(int(d.Fd()), uint32(mode)&0o7777)
+	return t.as(func() error { return linux.MkdirInRoot(t.root, file, uint32(mode), uid, gid) })
 }
 
 // DeleteFile removes a file, a link or an empty directory.

@@ -36,6 +36,7 @@ type live struct {
 	frozen bool
 	broken bool   // the monitor is gone, processes are left
 	cpus   []int  // bound to; nil: to all
+	silent bool   // tell nobody of the end
 	why    string // event to tell of the end; empty: instance-stopped, nobody asked
 }
 
@@ -60,6 +61,13 @@ func (l *live) initPID() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.init.PID
+}
+
+// restarting notes that the coming end is half of a restart, which is one event.
+func (l *live) restarting(r bool) {
+	l.mu.Lock()
+	l.silent = r
+	l.mu.Unlock()
 }
 
 // expect notes why the container is about to end.
@@ -289,15 +297,19 @@ func (e *Engine) awaitEmpty(l *live) error {
 // finish cleans up after a container that has ended and records it.
 func (e *Engine) finish(l *live) {
 	l.mu.Lock()
-	action := l.why
+	action, silent := l.why, l.silent
 	l.mu.Unlock()
-	if action == "" {
+	asked := action != ""
+	if !asked {
 		action = "instance-stopped"
+	}
+	if silent {
+		action = ""
 	}
 	l.release()
 	e.clean(l.project, l.name)
 	e.dropLeases(l.leases)
-	ephemeral := e.recordStopped(l.project, l.name, action)
+	ephemeral := e.recordStopped(l.project, l.name, action, asked)
 	e.mu.Lock()
 	delete(e.live, model.InstanceKey(l.project, l.name))
 	keep := e.stopping
@@ -309,14 +321,20 @@ func (e *Engine) finish(l *live) {
 }
 
 // recordStopped notes the power state, unless the host goes down, when what ran
-// is to run again. It reports whether the instance is ephemeral.
-func (e *Engine) recordStopped(project, name, action string) (ephemeral bool) {
+// is to run again. What clients see as the last power state changes only when
+// the stop was asked for through the API, as with LXD; a guest that halts itself
+// is nevertheless not started again at the next boot. It reports whether the
+// instance is ephemeral.
+func (e *Engine) recordStopped(project, name, action string, asked bool) (ephemeral bool) {
 	e.mu.Lock()
 	keep := e.stopping
 	e.mu.Unlock()
 	err := e.updateLocal(e.ctx, project, name, action, func(local *model.Local, tx store.Tx) {
 		if !keep {
 			local.Power = model.PowerStopped
+		}
+		if asked {
+			local.Volatile[lastPower] = string(model.PowerStopped)
 		}
 		for key := range local.Volatile {
 			if strings.HasSuffix(key, ".host_name") {
@@ -332,6 +350,9 @@ func (e *Engine) recordStopped(project, name, action string) (ephemeral bool) {
 	}
 	return ephemeral
 }
+
+// lastPower is where clients look for the power state.
+const lastPower = "volatile.last_state.power"
 
 // clean removes what a container leaves on the host: control groups, device
 // nodes, the record of its processes.

@@ -19,6 +19,9 @@ import (
 // anything outside it, cannot be named.
 var logName = regexp.MustCompile(`^(lxc\.log|lxc\.conf|console\.log|exec_[0-9a-f-]{36}\.(stdout|stderr))$`)
 
+// consoleLog is a log with an endpoint of its own, left out of the list.
+const consoleLog = "console.log"
+
 // Logs lists the log files of an instance.
 func (e *Engine) Logs(ctx context.Context, project, name string) ([]string, error) {
 	if _, err := e.load(ctx, project, name, false); err != nil {
@@ -30,7 +33,7 @@ func (e *Engine) Logs(ctx context.Context, project, name string) ([]string, erro
 	}
 	out := []string{}
 	for _, entry := range entries {
-		if logName.MatchString(entry.Name()) {
+		if entry.Name() != consoleLog && logName.MatchString(entry.Name()) {
 			out = append(out, entry.Name())
 		}
 	}
@@ -74,7 +77,7 @@ func (e *Engine) logDir(ctx context.Context, project, name, file string) (*os.Fi
 		return nil, err
 	}
 	if !logName.MatchString(file) {
-		return nil, api.Errorf(api.NotFound, "instance %s has no log %q", name, file)
+		return nil, api.Errorf(api.Invalid, "log %q is not a log of an instance; allowed are lxc.log, lxc.conf, console.log and exec_UUID.stdout and .stderr", file)
 	}
 	dir, err := os.Open(e.path("logs", model.DirName(project, name)))
 	if err != nil {

@@ -102,7 +102,7 @@ func checkProfile(name string, put *api.ProfilePut) error {
 	if err := model.CheckName("profile", name); err != nil {
 		return err
 	}
-	put.Config, put.Devices = maps.Clone(put.Config), maps.Clone(put.Devices)
+	put.Config, put.Devices = maps.Clone(put.Config), withoutEmpty(put.Devices)
 	dropEmpty(put.Config)
 	for key := range put.Config {
 		if strings.HasPrefix(key, "volatile.") || strings.HasPrefix(key, "image.") {
@@ -231,7 +231,7 @@ func (e *Engine) withProfile(tx store.Tx, p *model.Profile, fn func(before, afte
 		if err := e.policy(tx, &after); err != nil {
 			return fmt.Errorf("instance %s: %w", before.Name, err)
 		}
-		if _, root, _ := model.RootDevice(after.devices); root["pool"] != before.Pool {
+		if _, root, ok := model.RootDevice(after.devices); ok && root["pool"] != before.Pool {
 			return api.Errorf(api.BadState, "instance %s: its root disk would move from pool %q to %q", before.Name, before.Pool, root["pool"])
 		}
 		if err := fn(before, &after); err != nil {

@@ -174,6 +174,7 @@ func (e *Engine) recordRunning(ctx context.Context, l *loaded) error {
 	}
 	return e.updateLocal(ctx, l.Project, l.Name, "instance-started", func(local *model.Local, tx store.Tx) {
 		local.Power, local.BootID, local.LastUsedAt = model.PowerRunning, e.bootID, tx.Now()
+		local.Volatile[lastPower] = string(model.PowerRunning)
 	})
 }
 
@@ -184,7 +185,7 @@ func (e *Engine) recoverStopped(ctx context.Context, l *loaded) error {
 	if l.local.Power != model.PowerRunning || l.local.BootID != e.bootID {
 		return nil
 	}
-	e.recordStopped(l.Project, l.Name, "instance-stopped")
+	e.recordStopped(l.Project, l.Name, "instance-stopped", false)
 	if l.Ephemeral {
 		return e.remove(ctx, l.Project, l.Name)
 	}

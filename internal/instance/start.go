@@ -44,6 +44,9 @@ func (e *Engine) start(ctx context.Context, project, name, event string) error {
 	if empty, err := e.Cgroups.Empty(e.payload(project, name)); err != nil || !empty {
 		return errors.Join(api.Errorf(api.BadState, "instance %s has processes left from an earlier run", name).WithHint("end them: croft stop --force %s", name), err)
 	}
+	if _, _, ok := model.RootDevice(l.devices); !ok {
+		return api.Errorf(api.BadState, "instance %s has no root disk any more", name).WithHint("add it again: croft config device add %s root disk path=/ pool=%s", name, l.Pool)
+	}
 	e.closeRoot(project, name)
 	driver, err := e.Pools.Pool(ctx, l.Pool)
 	if err != nil {
@@ -384,6 +387,7 @@ func (e *Engine) started(ctx context.Context, p *startPlan, pids lxc.Pids, event
 	err := e.updateLocal(ctx, p.Project, p.Name, event, func(local *model.Local, tx store.Tx) {
 		maps.Copy(local.Volatile, p.volatile)
 		local.Power, local.BootID, local.LastUsedAt = model.PowerRunning, e.bootID, tx.Now()
+		local.Volatile[lastPower] = string(model.PowerRunning)
 	})
 	if err != nil {
 		// It runs all the same: watch it, so that what is shown stays true.
@@ -393,7 +397,7 @@ func (e *Engine) started(ctx context.Context, p *startPlan, pids lxc.Pids, event
 	if _, err := e.attach(p.loaded, pids, p.leases); err != nil {
 		e.dropLeases(p.leases)
 		e.clean(p.Project, p.Name)
-		e.recordStopped(p.Project, p.Name, "instance-stopped")
+		e.recordStopped(p.Project, p.Name, "instance-stopped", false)
 		return api.Errorf(api.Internal, "instance %s ended right after its start: %w", p.Name, err).WithHint("see croft info --show-log %s", p.Name)
 	}
 	return nil

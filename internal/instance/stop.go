@@ -24,7 +24,7 @@ func (e *Engine) SetState(ctx context.Context, project, name string, req api.Ins
 	if err != nil {
 		return nil, err
 	}
-	spec := operation.Spec{Project: project, Description: change.description, Resources: resources(name), Cancel: change.cancel}
+	spec := operation.Spec{Project: project, Description: change.description, Resources: map[string][]string{"instances": {"/1.0/instances/" + name}}, Cancel: change.cancel}
 	return e.begin(ctx, spec, change.reason, []string{lockKey(project, name)}, func(ctx context.Context, _ *operation.Op) error {
 		return change.run(ctx, project, name)
 	})
@@ -47,7 +47,11 @@ func (e *Engine) SetStateAll(ctx context.Context, project string, req api.Instan
 			names, keys = append(names, i.Name), append(keys, lockKey(project, i.Name))
 		}
 	}
-	spec := operation.Spec{Project: project, Description: change.description, Resources: resources(names...)}
+	paths := []string{}
+	for _, n := range names {
+		paths = append(paths, "/1.0/instances/"+n)
+	}
+	spec := operation.Spec{Project: project, Description: change.description, Resources: map[string][]string{"instances": paths}}
 	return e.begin(ctx, spec, change.reason, keys, func(ctx context.Context, _ *operation.Op) error {
 		return forEach(names, func(name string) error { return change.run(ctx, project, name) })
 	})
@@ -113,7 +117,8 @@ func (e *Engine) stopAndReap(ctx context.Context, project, name string, req api.
 
 func (e *Engine) restart(ctx context.Context, project, name string, req api.InstanceStatePut) error {
 	if l := e.liveOf(project, name); l != nil {
-		l.expect("instance-stopped")
+		l.restarting(true)
+		defer l.restarting(false)
 	}
 	if err := e.stop(ctx, project, name, req); err != nil {
 		return err

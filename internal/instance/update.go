@@ -86,11 +86,12 @@ func (e *Engine) updated(ctx context.Context, before *loaded, mutate func(*api.I
 	if err := mutate(&put); err != nil {
 		return nil, err
 	}
+	put.Devices = withoutEmpty(put.Devices)
 	if put.Architecture != before.Architecture {
 		return nil, api.Errorf(api.Invalid, "architecture %q: it is the image's and cannot be changed; it is %s", put.Architecture, before.Architecture)
 	}
 	if put.Profiles == nil {
-		put.Profiles = []string{"default"}
+		put.Profiles = []string{}
 	}
 	rec := *before.Instance
 	rec.InstancePut = put
@@ -107,8 +108,7 @@ func (e *Engine) updated(ctx context.Context, before *loaded, mutate func(*api.I
 	if err != nil {
 		return nil, err
 	}
-	_, root, _ := model.RootDevice(after.devices)
-	if root["pool"] != rec.Pool {
+	if _, root, ok := model.RootDevice(after.devices); ok && root["pool"] != rec.Pool {
 		return nil, api.Errorf(api.BadState, "root disk: pool %q is not the one the instance is in, %q; moving between pools is not supported by this version", root["pool"], rec.Pool)
 	}
 	after.local = keptVolatile(before.local, volatile, after.devices)
@@ -140,6 +140,17 @@ func protectedVolatile(key string) bool {
 		}
 	}
 	return strings.HasSuffix(key, ".host_name")
+}
+
+// withoutEmpty copies devices and leaves out options without a value, which
+// means the same as not giving them.
+func withoutEmpty(devices map[string]map[string]string) map[string]map[string]string {
+	out := make(map[string]map[string]string, len(devices))
+	for name, d := range devices {
+		out[name] = maps.Clone(d)
+		dropEmpty(out[name])
+	}
+	return out
 }
 
 func dropEmpty(config map[string]string) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -109,7 +110,9 @@ func (e *Engine) show(l *loaded) api.Instance {
 	if volatile == nil {
 		volatile = map[string]string{}
 	}
-	volatile["volatile.last_state.power"] = string(l.local.Power)
+	if volatile[lastPower] == "" {
+		volatile[lastPower] = string(l.local.Power)
+	}
 	if m := idmapOf(l.local); m != nil {
 		text := idmapText(m)
 		volatile["volatile.idmap.current"], volatile["volatile.idmap.next"] = text, text
@@ -118,7 +121,7 @@ func (e *Engine) show(l *loaded) api.Instance {
 	status := e.statusOf(l.Project, l.Name)
 	out := api.Instance{
 		InstancePut: l.InstancePut, CreatedAt: l.CreatedAt, Name: l.Name, Status: status.String(), StatusCode: status,
-		LastUsedAt: l.local.LastUsedAt, Location: "none", Type: api.InstanceTypeContainer, Project: l.Project,
+		LastUsedAt: lastUsed(l.local), Location: "none", Type: api.InstanceTypeContainer, Project: l.Project,
 		ExpandedConfig: merge(l.config, volatile), ExpandedDevices: l.devices,
 	}
 	out.Config = merge(l.Config, volatile)
@@ -129,6 +132,15 @@ func (e *Engine) show(l *loaded) api.Instance {
 		out.Devices = map[string]map[string]string{}
 	}
 	return out
+}
+
+// lastUsed is when an instance was last started; the Unix epoch for never, as
+// LXD has it.
+func lastUsed(l *model.Local) time.Time {
+	if l.LastUsedAt.IsZero() {
+		return time.Unix(0, 0).UTC()
+	}
+	return l.LastUsedAt
 }
 
 func merge(a, b map[string]string) map[string]string {
