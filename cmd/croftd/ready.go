@@ -41,16 +41,20 @@ func withSeconds(ctx context.Context, seconds int) (context.Context, context.Can
 func runWaitReady(ctx context.Context) error {
 	tick := time.NewTicker(retryEvery)
 	defer tick.Stop()
+	var absent error // why there was no daemon to ask, the last time
 	for {
 		err := ready(ctx)
-		if err == nil || errors.Is(err, api.Forbidden) {
+		switch {
+		case err == nil, errors.Is(err, api.Forbidden):
 			return err
+		case errors.Is(err, api.Unavailable):
+			absent = err
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			if errors.Is(err, api.Unavailable) {
-				return api.Errorf(api.Timeout, "the daemon is not ready: %w", err)
+			if absent != nil {
+				return api.Errorf(api.Timeout, "the daemon is not ready: %w", absent)
 			}
 			return api.Errorf(api.Timeout, "the daemon is not ready yet")
 		}

@@ -153,20 +153,14 @@ func (x *execRun) run(ctx context.Context, op *operation.Op) error {
 	if len(x.cmd.Args) == 0 { // clients of LXD learn of it from the operation
 		return api.Errorf(api.Invalid, "command: the list is empty; at least the name of a program is needed")
 	}
-	if x.streams != nil {
-		wait, cancel := context.WithTimeout(ctx, connectTimeout)
-		defer cancel()
-		if err := x.streams.await(wait); err != nil {
-			x.streams.close()
-			return err
-		}
-	}
 	s, err := x.start(ctx)
 	if err != nil {
 		if x.streams != nil {
 			x.streams.close()
 		}
-		op.ExtendMetadata(x.outcome(failureCode(err)))
+		if api.KindOf(err) != api.Timeout {
+			op.ExtendMetadata(x.outcome(failureCode(err)))
+		}
 		return err
 	}
 	return x.engine.follow(ctx, op, x.session, s, x.streams)
@@ -208,7 +202,7 @@ func (x *execRun) start(ctx context.Context) (*lxc.Session, error) {
 	}
 	s, err := e.Runtime.Exec(ctx, lxc.ExecRequest{
 		Name: model.DirName(x.session.Project, x.session.Name), Conf: e.path("logs", model.DirName(x.session.Project, x.session.Name), "lxc.conf"),
-		Socket: e.sessionPath(x.session.ID, "sock"), Command: x.cmd, Stdio: stdio,
+		Socket: e.sessionPath(x.session.ID, "sock"), Command: x.cmd, Stdio: stdio, Await: x.await,
 	})
 	if err != nil {
 		_ = os.Remove(e.sessionPath(x.session.ID, "json"))
@@ -218,6 +212,16 @@ func (x *execRun) start(ctx context.Context) (*lxc.Session, error) {
 		e.Log.Warn("cannot announce a command", "instance", x.session.Name, "err", err)
 	}
 	return s, nil
+}
+
+// await returns when the client has connected its websockets.
+func (x *execRun) await(ctx context.Context) error {
+	if x.streams == nil {
+		return nil
+	}
+	wait, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	return x.streams.await(wait)
 }
 
 func (x *execRun) stdio() (*lxc.Stdio, error) {

@@ -358,7 +358,7 @@ const lastPower = "volatile.last_state.power"
 // nodes, the record of its processes.
 func (e *Engine) clean(project, name string) {
 	var errs []error
-	errs = append(errs, e.Cgroups.Remove(e.group(project, name)))
+	errs = append(errs, e.Cgroups.Remove(e.payload(project, name)))
 	errs = append(errs, os.RemoveAll(e.path("devices", model.DirName(project, name))))
 	if err := os.Remove(e.pidFile(project, name)); !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
@@ -385,13 +385,18 @@ func (e *Engine) reapEphemeral(project, name string) {
 	}
 }
 
-// group is the control group of all that belongs to a container, payload and
-// monitor are below it.
-func (e *Engine) group(project, name string) string {
+// payload is the control group of a container's processes. The monitors of all
+// containers share one: making, filling and removing groups is what a start and
+// a stop spend most of their time on.
+func (e *Engine) payload(project, name string) string {
 	return e.cgroup + "/" + model.DirName(project, name)
 }
 
-func (e *Engine) payload(project, name string) string { return e.group(project, name) + "/payload" }
+// Names beside the instances' groups; no instance can be called that.
+const (
+	monitorGroup = "lxc.monitor"
+	pivotGroup   = "lxc.pivot"
+)
 
 func (e *Engine) pidFile(project, name string) string {
 	return e.path("run", model.DirName(project, name)+".pids")

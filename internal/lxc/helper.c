@@ -15,7 +15,9 @@
 //   croftd forkexec LXCPATH NAME CONF
 //       runs a command in a running container and stays as its keeper. On
 //       descriptor 3, a connected SOCK_SEQPACKET socket, it reads one request
-//       (see struct request) and reports; descriptor 4 is a listening
+//       (see struct request), enters the container, waits there for 'G' (go) so
+//       that this takes place while a client still connects, and reports; without
+//       the 'G' the command never runs. Descriptor 4 is a listening
 //       SOCK_SEQPACKET socket at which later daemons find the session.
 //       Descriptors 0, 1, 2 become the command's; 5 and up are the other ends,
 //       kept open here so that neither the command nor its data notice that a
@@ -155,6 +157,7 @@ struct request {
 	char **env;
 	char **args;
 	int report; // where the child tells that the command could not be executed
+	int go[2];  // a byte arrives at go[0] when the command is to run
 };
 
 struct cursor {
@@ -217,7 +220,11 @@ static int run(void *data)
 {
 	struct request *r = data;
 	int err;
+	char c;
 
+	close(r->go[1]); // or the end of the keeper would go unnoticed
+	if (read(r->go[0], &c, 1) != 1)
+		_exit(0);
 	setsid();
 	if (r->tty)
 		ioctl(STDIN_FILENO, TIOCSCTTY, 0);
@@ -342,7 +349,7 @@ static int forkexec(char **argv)
 	if (n <= 0 || !parse(buf, n, &r))
 		return fail("malformed request");
 	c = load(argv[2], argv[3], argv[4]);
-	if (!c || pipe2(p, O_CLOEXEC) < 0)
+	if (!c || pipe2(p, O_CLOEXEC) < 0 || pipe2(r.go, O_CLOEXEC) < 0)
 		return fail("liblxc does not accept the container's configuration");
 	r.report = p[1];
 	opts.env_policy = LXC_ATTACH_CLEAR_ENV;
@@ -356,6 +363,7 @@ static int forkexec(char **argv)
 	if (c->attach(c, run, &r, &opts, &pid) < 0)
 		return fail("liblxc could not enter the container");
 	close(p[1]);
+	close(r.go[0]);
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null < 0)
 		return fail("no /dev/null");
@@ -363,6 +371,10 @@ static int forkexec(char **argv)
 		dup2(null, fd); // the command must see end of file when the daemon closes its ends
 	prctl(PR_SET_NAME, "croft session");
 	signal(SIGHUP, SIG_IGN);
+	// Nobody there any more: the command ends with the pipe.
+	if (recv(REPORT_FD, buf, 1, 0) != 1 || write(r.go[1], buf, 1) != 1)
+		return 1;
+	close(r.go[1]);
 	if (read(p[0], &failure, sizeof(failure)) == sizeof(failure)) {
 		waitpid(pid, &status, 0);
 		tell(REPORT_FD, 'E', failure);

@@ -111,6 +111,9 @@ type ExecRequest struct {
 	Socket string // path at which later daemons reach the session; removed when it is done
 	Command
 	Stdio *Stdio
+	// Await, if given, returns when the command is to run. Meanwhile the
+	// container is being entered. After an error of Await the command never runs.
+	Await func(ctx context.Context) error
 }
 
 // Exec runs a command in a running container. It takes over req.Stdio, also
@@ -159,6 +162,17 @@ func (r *Runtime) exec(ctx context.Context, req ExecRequest) (*Session, error) {
 	if _, err := ours.Write(encode(req.Command, req.Stdio.TTY)); err != nil {
 		ours.Close()
 		return nil, fmt.Errorf("send the command to the exec helper: %w", err)
+	}
+	if req.Await != nil {
+		if err := req.Await(ctx); err != nil {
+			ours.Close()
+			return nil, err
+		}
+	}
+	// A helper that has failed already has said why, which is read below.
+	if _, err := ours.Write([]byte{'G'}); err != nil && !errors.Is(err, unix.EPIPE) {
+		ours.Close()
+		return nil, fmt.Errorf("start the command: %w", err)
 	}
 	pid, err := firstWord(ctx, ours, req.Command)
 	if err != nil {
