@@ -227,6 +227,8 @@ func checkPut(tx store.Tx, project string, put *api.ImagePut) error {
 	if put.Properties == nil {
 		put.Properties = map[string]string{}
 	}
+	// LXD's client unsets a property by emptying it.
+	maps.DeleteFunc(put.Properties, func(_, value string) bool { return value == "" })
 	for _, k := range slices.Sorted(maps.Keys(put.Properties)) {
 		if k == "" || strings.ContainsFunc(k, control) || strings.ContainsRune(put.Properties[k], 0) {
 			return api.Errorf(api.Invalid, "image property %q=%q is not allowed: names must not be empty, and neither may hold control characters", k, put.Properties[k])

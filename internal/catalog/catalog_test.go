@@ -461,6 +461,14 @@ func TestUpdate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	err = w.Update(t.Context(), project, f, "", set(func(p *api.ImagePut) { p.Properties["os"] = "" }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, _, err := w.Get(t.Context(), project, f)
+	if want := map[string]string{"colour": "blue", "description": "one"}; err != nil || fmt.Sprint(img.Properties) != fmt.Sprint(want) {
+		t.Errorf("properties: got %v, %v, want %v: an empty one is unset", img.Properties, err, want)
+	}
 	err = w.Update(t.Context(), project, f, etag, set(func(p *api.ImagePut) {}))
 	if !errors.Is(err, api.Precondition) {
 		t.Errorf("stale tag: got %v", err)
@@ -473,7 +481,7 @@ func TestUpdate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, _, err := w.Get(t.Context(), project, f)
+	img, _, err = w.Get(t.Context(), project, f)
 	if err != nil || !img.Public || img.Properties == nil || len(img.Properties) != 0 || !slices.Equal(img.Profiles, []string{"default"}) {
 		t.Errorf("after a replacement without profiles: got %+v, %v", img, err)
 	}

@@ -358,7 +358,7 @@ const lastPower = "volatile.last_state.power"
 // nodes, the record of its processes.
 func (e *Engine) clean(project, name string) {
 	var errs []error
-	errs = append(errs, e.Cgroups.Remove(e.payload(project, name)))
+	errs = append(errs, e.Cgroups.Remove(e.payload(project, name)), e.Cgroups.Remove(e.monitorGroup(project, name)))
 	errs = append(errs, os.RemoveAll(e.path("devices", model.DirName(project, name))))
 	if err := os.Remove(e.pidFile(project, name)); !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
@@ -385,18 +385,23 @@ func (e *Engine) reapEphemeral(project, name string) {
 	}
 }
 
-// payload is the control group of a container's processes. The monitors of all
-// containers share one: making, filling and removing groups is what a start and
-// a stop spend most of their time on.
+// payload is the control group of a container's processes. It and the monitor's
+// have no common parent of their own: making and removing groups, ten
+// hierarchies each, is what a start and a stop spend much of their time on.
 func (e *Engine) payload(project, name string) string {
 	return e.cgroup + "/" + model.DirName(project, name)
 }
 
-// Names beside the instances' groups; no instance can be called that.
+// Suffix and name of groups that no instance's own can have: dots are not
+// allowed in names.
 const (
-	monitorGroup = "lxc.monitor"
-	pivotGroup   = "lxc.pivot"
+	monitorSuffix = ".monitor"
+	pivotGroup    = "lxc.pivot"
 )
+
+func (e *Engine) monitorGroup(project, name string) string {
+	return e.payload(project, name) + monitorSuffix
+}
 
 func (e *Engine) pidFile(project, name string) string {
 	return e.path("run", model.DirName(project, name)+".pids")

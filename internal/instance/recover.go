@@ -213,7 +213,7 @@ func (l *loaded) recoveredLeases() []lease {
 // sweep removes what belongs to no instance any more: control groups, device
 // nodes and files of runs that a crash cut off.
 func (e *Engine) sweep(all []*loaded) error {
-	known := map[string]bool{monitorGroup: true, pivotGroup: true}
+	known := map[string]bool{pivotGroup: true}
 	for _, l := range all {
 		known[model.DirName(l.Project, l.Name)] = true
 		if l.RenameTo != "" {
@@ -227,7 +227,7 @@ func (e *Engine) sweep(all []*loaded) error {
 			continue
 		}
 		for _, entry := range entries {
-			if entry.IsDir() && !known[entry.Name()] {
+			if entry.IsDir() && !known[strings.TrimSuffix(entry.Name(), monitorSuffix)] {
 				errs = append(errs, e.Cgroups.Remove(e.cgroup+"/"+entry.Name()))
 			}
 		}

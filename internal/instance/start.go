@@ -122,7 +122,7 @@ func (e *Engine) spec(p *startPlan, logDir string, limits []lxc.Limit) lxc.Spec 
 		Name: model.DirName(p.Project, p.Name), Hostname: p.Name, Architecture: p.Architecture,
 		Rootfs: filepath.Join(e.stageDir(), storage.StageRootfs), MountPoint: filepath.Join(e.stageDir(), "mnt"),
 		IDMap: p.idmap, Nesting: option.Bool(p.config, "security.nesting"),
-		PayloadCgroup: e.payload(p.Project, p.Name), MonitorCgroup: e.cgroup + "/" + monitorGroup, PivotCgroup: e.cgroup + "/" + pivotGroup,
+		PayloadCgroup: e.payload(p.Project, p.Name), MonitorCgroup: e.monitorGroup(p.Project, p.Name), PivotCgroup: e.cgroup + "/" + pivotGroup,
 		Limits: limits, LogFile: filepath.Join(logDir, "lxc.log"), ConsoleLog: filepath.Join(logDir, "console.log"),
 		SeccompPolicy: filepath.Join(logDir, "seccomp"), AppArmor: e.apparmor, HybridCgroups: len(e.Cgroups.Controllers) > 0,
 		Raw: p.config["raw.lxc"],

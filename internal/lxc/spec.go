@@ -17,7 +17,7 @@ type Spec struct {
 	Nesting bool        // allow containers inside
 
 	PayloadCgroup string // control group of the container, below each hierarchy's root
-	MonitorCgroup string // control group of liblxc's monitors; containers may share one
+	MonitorCgroup string // control group of liblxc's monitor; each needs its own
 	PivotCgroup   string // control group the monitor moves to at its end
 
 	Environment []Variable // of init

@@ -47,7 +47,7 @@ type Identity struct {
 //
 // A crash between the two files leaves a key without certificate, which nobody
 // can have trusted yet: both are made again. Errors: Internal for files that
-// cannot be read or do not belong together; NoSpace is not told apart.
+// cannot be read or do not belong together.
 func LoadOrCreate(dir, hostname string, now time.Time) (*Identity, error) {
 	cert, err := os.ReadFile(filepath.Join(dir, CertFile))
 	if errors.Is(err, fs.ErrNotExist) {
