@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/croft-project/croft/api"
+	"github.com/croft-project/croft/client"
 )
 
 // retryEvery is how often waitready looks for a daemon that is not there yet.
@@ -41,14 +42,18 @@ func withSeconds(ctx context.Context, seconds int) (context.Context, context.Can
 func runWaitReady(ctx context.Context) error {
 	tick := time.NewTicker(retryEvery)
 	defer tick.Stop()
-	var absent error // why there was no daemon to ask, the last time
+	var absent error // why there is no daemon to ask
 	for {
-		err := ready(ctx)
+		c, err := dial(ctx)
 		switch {
-		case err == nil, errors.Is(err, api.Forbidden):
-			return err
+		case err == nil:
+			absent = nil
+			err = ready(ctx, c)
 		case errors.Is(err, api.Unavailable):
 			absent = err
+		}
+		if err == nil || errors.Is(err, api.Forbidden) {
+			return err
 		}
 		select {
 		case <-tick.C:
@@ -61,12 +66,8 @@ func runWaitReady(ctx context.Context) error {
 	}
 }
 
-func ready(ctx context.Context) error {
-	c, err := dial(ctx)
-	if err != nil {
-		return err
-	}
+func ready(ctx context.Context, c *client.Client) error {
 	defer c.Close()
-	_, err = c.Raw(ctx, "GET", "/internal/ready", nil)
+	_, err := c.Raw(ctx, "GET", "/internal/ready", nil)
 	return err
 }

@@ -63,6 +63,8 @@ type Engine interface {
 	Restore(ctx context.Context) error
 	// Shutdown stops all instances in order and remembers which ran.
 	Shutdown(ctx context.Context) error
+	// LeaveSessions lets go of exec sessions, which run on.
+	LeaveSessions()
 	// Close ends the watching of instances, which go on running.
 	Close()
 }
@@ -133,7 +135,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := makeDirs(d.opts.StateDir); err != nil {
+	if err := makeDirs(ctx, d.opts.StateDir); err != nil {
 		return err
 	}
 	if err := d.startHub(ctx); err != nil {
@@ -154,7 +156,7 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	if err := d.wire(); err != nil {
 		return err
 	}
-	d.host = newHost(ctx, hostname, d.identity, d.pools, d.log)
+	d.host = newHost(ctx, hostname, d.identity, d.pools, filepath.Join(d.opts.StateDir, probeDir), d.log)
 	d.server, err = server.New(d.serverDeps())
 	return err
 }
@@ -301,6 +303,7 @@ func (d *Daemon) stop(ctx context.Context) error {
 		d.stopInstances(ctx)
 	default:
 	}
+	d.engine.LeaveSessions()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace+closeGrace)
 	defer cancel()
 	if err := d.ops.Shutdown(end, grace); err != nil {

@@ -45,6 +45,8 @@ func (e *fakeEngine) Shutdown(context.Context) error {
 	e.note("shutdown")
 	return nil
 }
+func (e *fakeEngine) LeaveSessions() {}
+
 func (e *fakeEngine) Close() { e.note("close") }
 func (e *fakeEngine) Restore(ctx context.Context) error {
 	e.note("restore")

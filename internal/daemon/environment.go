@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,12 +37,13 @@ type host struct {
 	hostname string
 	identity *pki.Identity
 	pools    *storage.Pools
+	probeDir string // empty, on the file system of the state directory
 	log      *slog.Logger
 	facts    func() (api.ServerEnvironment, error)
 }
 
-func newHost(ctx context.Context, hostname string, id *pki.Identity, pools *storage.Pools, log *slog.Logger) *host {
-	h := &host{hostname: hostname, identity: id, pools: pools, log: log}
+func newHost(ctx context.Context, hostname string, id *pki.Identity, pools *storage.Pools, probeDir string, log *slog.Logger) *host {
+	h := &host{hostname: hostname, identity: id, pools: pools, probeDir: probeDir, log: log}
 	ctx = context.WithoutCancel(ctx)
 	h.facts = sync.OnceValues(func() (api.ServerEnvironment, error) { return h.find(ctx) })
 	return h
@@ -97,15 +97,14 @@ func (h *host) find(ctx context.Context) (api.ServerEnvironment, error) {
 
 // probe tries what the kernel and the file system of the state directory can do.
 func (h *host) probe(ctx context.Context) (idmapped bool, supported []api.ServerStorageDriverInfo) {
-	dir := h.pools.Options.Dir
-	f, err := linux.Probe(ctx, dir)
+	f, err := linux.Probe(ctx, h.probeDir)
 	if err != nil {
 		h.log.Warn("the kernel's facilities could not be probed", "err", err)
 	}
 	idmapped = err == nil && f.IDMapped == nil
 	supported = []api.ServerStorageDriverInfo{}
 	for _, name := range h.pools.DriverNames() {
-		d := h.pools.Drivers[name](storage.Config{Pool: "probe", Dir: filepath.Clean(dir), Log: h.log})
+		d := h.pools.Drivers[name](storage.Config{Pool: "probe", Dir: h.probeDir, Log: h.log})
 		if err := d.Check(ctx); err != nil {
 			h.log.Info("storage driver does not work on this host", "driver", name, "err", err)
 			continue

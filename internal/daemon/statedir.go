@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/croft-project/croft/api"
+	"github.com/croft-project/croft/internal/linux"
 )
 
 // The database, in a directory that LXD does not use.
@@ -57,10 +59,17 @@ var layout = []struct {
 	{"sessions", 0o700},      // sockets of exec sessions
 	{"run", 0o700},           // what a restart of the daemon may forget
 	{"run/stage", 0o711},     // an empty directory to mount stopped instances on
+	{probeDir, 0o700},        // what the kernel can do is tried there; emptied at start
 	{"run/bin", 0o755},       // stays empty: the search path of liblxc's helper
 }
 
-func makeDirs(state string) error {
+const probeDir = "run/probe"
+
+func makeDirs(ctx context.Context, state string) error {
+	// A daemon that was killed while it tried things has left some.
+	if err := linux.RemoveAll(ctx, filepath.Join(state, probeDir)); err != nil {
+		return fmt.Errorf("empty %s: %w", probeDir, err)
+	}
 	for _, d := range layout {
 		path := filepath.Join(state, d.name)
 		if err := os.Mkdir(path, d.mode); err != nil && !errors.Is(err, fs.ErrExist) {

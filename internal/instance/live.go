@@ -26,6 +26,7 @@ type live struct {
 	group         string // payload control group
 	idmap         linux.IDMap
 	monitor       *linux.PidFD
+	orphaned      chan struct{} // closed when the monitor is gone
 	hostNames     map[string]string // interface inside to its other end
 	leases        []lease           // noted with networks, undone at the end
 	stopped       chan struct{}     // closed when the container has ended and that is on record
@@ -125,17 +126,21 @@ func (e *Engine) attach(i *loaded, pids lxc.Pids, leases []lease) (*live, error)
 	}
 	l := &live{
 		project: i.Project, name: i.Name, group: e.payload(i.Project, i.Name), monitor: monitor,
-		idmap: i.idmap(), leases: leases, hostNames: i.hostNames(), stopped: make(chan struct{}),
+		orphaned: make(chan struct{}), idmap: i.idmap(), leases: leases, hostNames: i.hostNames(), stopped: make(chan struct{}),
 	}
-	l.init, err = linux.OpenProcess(pids.Init)
+	e.tasks.Go(func() { e.watchMonitor(l) })
+	init, err := linux.OpenProcess(pids.Init)
 	if errors.Is(err, linux.ErrGone) {
 		// The guest rebooted while nobody looked, or its end is on its way.
-		l.init, err = e.nextInit(e.ctx, monitor, pids.Init.PID)
+		init, err = e.nextInit(e.ctx, l, pids.Init.PID)
 	}
 	if err != nil {
 		monitor.Close()
 		return nil, err
 	}
+	l.mu.Lock()
+	l.init = init
+	l.mu.Unlock()
 	l.frozen = e.Cgroups.Frozen(l.group)
 	l.net, err = linux.WatchNetNSOf(l.init.PID)
 	if err != nil {
@@ -151,6 +156,21 @@ func (e *Engine) attach(i *loaded, pids lxc.Pids, leases []lease) (*live, error)
 	return l, nil
 }
 
+// watchMonitor notices when a container loses its monitor. An init that is left
+// runs on, but nobody would ever clean up after it.
+func (e *Engine) watchMonitor(l *live) {
+	if l.monitor.Wait(e.ctx) != nil {
+		return
+	}
+	close(l.orphaned)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.init != nil && !l.init.Exited() {
+		l.broken = true
+		e.Log.Warn("the monitor of a container is gone but its init is not", "project", l.project, "instance", l.name)
+	}
+}
+
 // watch follows a container until it has ended or the engine closes.
 func (e *Engine) watch(l *live) {
 	for {
@@ -160,7 +180,7 @@ func (e *Engine) watch(l *live) {
 		if err := init.Wait(e.ctx); err != nil {
 			return
 		}
-		next, err := e.nextInit(e.ctx, l.monitor, init.PID)
+		next, err := e.nextInit(e.ctx, l, init.PID)
 		if err != nil {
 			break
 		}
@@ -178,21 +198,22 @@ func (e *Engine) watch(l *live) {
 // most and only in this short moment of a container's life.
 //
 // Errors: linux.ErrGone when the monitor has ended.
-func (e *Engine) nextInit(ctx context.Context, monitor *linux.PidFD, old int) (*linux.PidFD, error) {
+func (e *Engine) nextInit(ctx context.Context, l *live, old int) (*linux.PidFD, error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		if p, ok := initBelow(monitor.PID, old); ok {
+		if p, ok := initBelow(l.monitor.PID, old); ok {
 			if fd, err := linux.OpenProcess(p); err == nil {
 				return fd, nil
 			}
 		}
-		wait, cancel := context.WithTimeout(ctx, pause)
-		err := monitor.Wait(wait)
-		cancel()
-		if ctx.Err() != nil {
+		look := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			look.Stop()
 			return nil, ctx.Err()
-		}
-		if err == nil {
+		case <-l.orphaned:
+			look.Stop()
 			return nil, linux.ErrGone
+		case <-look.C:
 		}
 	}
 }

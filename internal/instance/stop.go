@@ -24,10 +24,22 @@ func (e *Engine) SetState(ctx context.Context, project, name string, req api.Ins
 	if err != nil {
 		return nil, err
 	}
+	if req.Force {
+		e.preempt(project, name)
+	}
 	spec := operation.Spec{Project: project, Description: change.description, Resources: map[string][]string{"instances": {"/1.0/instances/" + name}}, Cancel: change.cancel}
 	return e.begin(ctx, spec, change.reason, []string{lockKey(project, name)}, func(ctx context.Context, _ *operation.Op) error {
 		return change.run(ctx, project, name)
 	})
+}
+
+// preempt ends a clean stop that is under way, which may wait for its guest for
+// ever, in favour of one by force. Other operations are not cancelled by it: they
+// say so, or end by themselves.
+func (e *Engine) preempt(project, name string) {
+	if h, held := e.Locks.Holder(lockKey(project, name)); held && (h.Reason == "stopping" || h.Reason == "restarting") {
+		_ = e.Ops.Cancel(h.Operation, nil)
+	}
 }
 
 // SetStateAll changes the power state of all instances of a project for which

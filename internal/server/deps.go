@@ -33,10 +33,6 @@ type Deps struct {
 	// Shutdown begins to stop the instances (at once, with force) and then the
 	// daemon. It may return before that is done.
 	Shutdown func(ctx context.Context, force bool) error
-	// Requestor, if given, adds who asks to a request's context for services that
-	// do not look for package auth's identity.
-	Requestor func(ctx context.Context, r *api.EventLifecycleRequestor) context.Context
-
 	// AllowOrigin tells whether web pages of an origin may use the API. nil
 	// allows none, which is right for the unix socket.
 	AllowOrigin func(origin string) bool

@@ -30,6 +30,7 @@ var apiExtensions = []string{
 	"entity_description",              // field description of instances, pools and networks
 	"file_symlinks",                   // X-LXD-type: symlink on POST, files.go
 	"instance_types",                  // field instance_type of POST /1.0/instances
+	"resources",                       // /1.0/resources and /1.0/storage-pools/NAME/resources
 	"network_firewall_filtering",      // keys ipv4.firewall and ipv6.firewall of networks
 	"network_dhcp_gateway",            // key ipv4.dhcp.gateway of networks
 	"file_get_symlink",                // X-LXD-type: symlink on GET, files.go
@@ -43,6 +44,7 @@ var apiExtensions = []string{
 	"kernel_features",                 // field environment.kernel_features
 	"event_location",                  // field location of events
 	"lxc_features",                    // field environment.lxc_features
+	"resources_v2",                    // /1.0/resources: processors and memory in detail
 	"container_exec_user_group_cwd",   // fields user, group and cwd of exec
 	"instances",                       // /1.0/instances
 	"image_types",                     // field type of images

@@ -55,8 +55,7 @@ func (s *Server) handle(w *responseWriter, r *http.Request) error {
 		}
 		return api.Errorf(api.NotAllowed, "method %s is not allowed for %s, allowed are %s", r.Method, r.URL.Path, strings.Join(allow, ", "))
 	}
-	id := auth.From(r.Context())
-	if !allowed(rt.access, id) {
+	if !allowed(rt.access, auth.From(r.Context())) {
 		return api.Errorf(api.Forbidden, "not authorized")
 	}
 	if err := checkQuery(r.URL.RawQuery); err != nil {
@@ -64,9 +63,6 @@ func (s *Server) handle(w *responseWriter, r *http.Request) error {
 	}
 	for i, name := range n.names {
 		r.SetPathValue(name, values[i])
-	}
-	if s.Requestor != nil && id.Requestor() != nil {
-		r = r.WithContext(s.Requestor(r.Context(), id.Requestor()))
 	}
 	return rt.handler(w, r)
 }

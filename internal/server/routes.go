@@ -83,6 +83,7 @@ func (s *Server) routes() []route {
 		{put, "/1.0/warnings/{uuid}", s.noWarning, trusted},
 		{remove, "/1.0/warnings/{uuid}", s.noWarning, trusted},
 		{get, "/1.0/cluster", s.getCluster, trusted},
+		{get, "/1.0/resources", s.getResources, trusted},
 		{get, "/1.0/virtual-machines", s.listVirtualMachines, trusted},
 
 		{get, "/internal/ready", s.ready, internal},

@@ -190,12 +190,9 @@ func TestShutdown(t *testing.T) {
 func TestPeerIdentity(t *testing.T) {
 	var got auth.Identity
 	w := newWorld(t, func(d *Deps) {
-		d.Requestor = func(ctx context.Context, r *api.EventLifecycleRequestor) context.Context {
+		d.Environment = func(ctx context.Context) (api.ServerEnvironment, error) {
 			got = auth.From(ctx)
-			if r.Protocol != "unix" || r.Address != "@" || r.Username != got.Username {
-				t.Errorf("requestor: got %+v for %+v", *r, got)
-			}
-			return ctx
+			return api.ServerEnvironment{}, nil
 		}
 	})
 	if resp, body := w.do(http.MethodGet, "/1.0", nil, nil); resp.StatusCode != 200 || !bytes.Contains(body, []byte(`"auth":"trusted"`)) {
