@@ -79,9 +79,15 @@ func (f *fake) routes() http.Handler {
 	mux.HandleFunc("GET /1.0/operations/{id}/websocket", f.attach)
 	mux.HandleFunc("GET /1.0/images/aliases", f.listAliases)
 	mux.HandleFunc("POST /1.0/images/aliases", f.createAlias)
-	mux.HandleFunc("/1.0/images/aliases/{name...}", f.alias)
+	mux.HandleFunc("/1.0/images/{name}/{sub}", func(w http.ResponseWriter, r *http.Request) {
+		if r.PathValue("name") == "aliases" {
+			r.SetPathValue("name", r.PathValue("sub"))
+			f.alias(w, r)
+			return
+		}
+		f.export(w, r)
+	})
 	mux.HandleFunc("POST /1.0/images", f.upload)
-	mux.HandleFunc("GET /1.0/images/{name}/export", f.export)
 	mux.HandleFunc("GET /1.0/instances/{name}/state", f.state)
 	mux.HandleFunc("PUT /1.0/instances/{name}/state", f.setState)
 	mux.HandleFunc("POST /1.0/instances/{name}/exec", f.exec)
