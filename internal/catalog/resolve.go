@@ -101,6 +101,11 @@ func Touch(tx store.Tx, project, fingerprint string) error {
 	return store.Put(tx, useKey(project, fingerprint), &lastUse{At: tx.Now()})
 }
 
+// NoteUse is the function Touch, for those who know the catalog by an interface.
+func (c *Catalog) NoteUse(tx store.Tx, project, fingerprint string) error {
+	return Touch(tx, project, fingerprint)
+}
+
 // Touch notes that an image was used. Who has a transaction open anyway takes
 // the function of the same name.
 func (c *Catalog) Touch(ctx context.Context, project, fingerprint string) error {

@@ -190,12 +190,7 @@ func (e *Engine) create(ctx context.Context, inst *model.Instance, img *model.Im
 		return err
 	}
 	ref := storage.Ref{Project: inst.Project, Name: inst.Name}
-	if img == nil {
-		err = driver.CreateEmpty(ctx, ref)
-	} else {
-		err = driver.Clone(ctx, ref, e.Images.StorageImage(img))
-	}
-	if err != nil {
+	if err := e.makeVolume(ctx, driver, ref, img); err != nil {
 		return err
 	}
 	root, err := driver.Root(ctx, ref)
@@ -223,7 +218,7 @@ func (e *Engine) create(ctx context.Context, inst *model.Instance, img *model.Im
 			return err
 		}
 		if img != nil {
-			if err := touchImage(tx, img); err != nil {
+			if err := e.Images.NoteUse(tx, img.Project, img.Fingerprint); err != nil {
 				return err
 			}
 		}
@@ -231,17 +226,17 @@ func (e *Engine) create(ctx context.Context, inst *model.Instance, img *model.Im
 	})
 }
 
-// touchImage notes when an image was last used. It may be gone by now.
-func touchImage(tx store.Tx, img *model.Image) error {
-	rec, _, err := store.Edit[model.Image](tx, img.Key())
-	if errors.Is(err, api.NotFound) {
-		return nil
+// makeVolume makes the root volume of an instance, from an image or empty.
+func (e *Engine) makeVolume(ctx context.Context, driver storage.Driver, ref storage.Ref, img *model.Image) error {
+	if img == nil {
+		return driver.CreateEmpty(ctx, ref)
 	}
+	release, err := e.Images.Use(ctx, img.Project, img.Fingerprint)
 	if err != nil {
 		return err
 	}
-	rec.LastUsedAt = tx.Now()
-	return store.Put(tx, rec.Key(), rec)
+	defer release()
+	return driver.Clone(ctx, ref, e.Images.StorageImage(img))
 }
 
 // idBase is the first host id of an instance, 0 if it has none.

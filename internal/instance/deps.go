@@ -41,6 +41,10 @@ type Images interface {
 	Resolve(ctx context.Context, project string, src api.InstanceSource) (*model.Image, error)
 	// StorageImage is what a storage driver needs to know of an image.
 	StorageImage(*model.Image) storage.Image
+	// Use keeps an image's files from being deleted until release is called.
+	Use(ctx context.Context, project, fingerprint string) (release func(), err error)
+	// NoteUse records in a transaction that an image was used.
+	NoteUse(tx store.Tx, project, fingerprint string) error
 }
 
 // Pools gives the driver of a storage pool.

@@ -114,6 +114,9 @@ func (e *Engine) Close() {
 	for _, l := range e.live {
 		l.release()
 	}
+	if len(e.live) == 0 {
+		_ = os.Remove(LXCPath(e.StateDir)) // stays if something is in it
+	}
 	for key, r := range e.roots {
 		r.close()
 		delete(e.roots, key)

@@ -40,7 +40,7 @@ type File struct {
 type FilePut struct {
 	Type     string // empty is TypeFile
 	UID, GID int64  // in the container, for what is new; -1: 0
-	Mode     int    // for what is new; -1: 0644, 0755 for a directory
+	Mode     int    // for what is new; -1: 0644, 0750 for a directory
 	Append   bool
 	Content  io.Reader
 	Target   string // of a symbolic link
@@ -203,7 +203,7 @@ func (t *tree) putFile(file string, put FilePut, uid, gid int) (f *os.File, err 
 func (t *tree) putDirectory(file string, put FilePut, uid, gid int) error {
 	mode := put.Mode
 	if mode < 0 {
-		mode = 0o755
+		mode = 0o750
 	}
 	if st, err := linux.StatInRoot(t.root, file, true); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return nil

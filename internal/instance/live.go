@@ -26,7 +26,7 @@ type live struct {
 	group         string // payload control group
 	idmap         linux.IDMap
 	monitor       *linux.PidFD
-	orphaned      chan struct{} // closed when the monitor is gone
+	orphaned      chan struct{}     // closed when the monitor is gone
 	hostNames     map[string]string // interface inside to its other end
 	leases        []lease           // noted with networks, undone at the end
 	stopped       chan struct{}     // closed when the container has ended and that is on record
@@ -351,10 +351,12 @@ func (e *Engine) recordStopped(project, name, action string, asked bool) (epheme
 	keep := e.stopping
 	e.mu.Unlock()
 	err := e.updateLocal(e.ctx, project, name, action, func(local *model.Local, tx store.Tx) {
-		if !keep {
+		if keep {
+			local.BootID = "" // so that it runs again also after a start in the same boot
+		} else {
 			local.Power = model.PowerStopped
 		}
-		if asked {
+		if asked && !keep {
 			local.Volatile[lastPower] = string(model.PowerStopped)
 		}
 		for key := range local.Volatile {
