@@ -245,10 +245,13 @@ func (r *relay) lost() {
 	select {
 	case <-r.ended:
 	default:
-		sig := unix.SIGKILL
-		if r.tty {
-			sig = unix.SIGHUP
+		if !r.tty {
+			_ = r.session.Signal(unix.SIGKILL)
+			return
 		}
-		_ = r.session.Signal(sig)
+		// As when a line is cut: the terminal hangs up, which tells all that run
+		// on it, the session's leader first.
+		_ = r.session.Signal(unix.SIGHUP)
+		r.endInput()
 	}
 }
