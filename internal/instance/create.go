@@ -105,7 +105,7 @@ func (e *Engine) newRecord(ctx context.Context, project string, req api.Instance
 	}
 	var l *loaded
 	err := e.Store.View(ctx, func(tx store.Tx) (err error) {
-		if exists, err := store.Exists(tx, inst.Key()); err != nil || exists {
+		if taken, err := nameTaken(tx, project, inst.Name); err != nil || taken {
 			return errors.Join(err, alreadyExists(inst.Name))
 		}
 		if l, err = expand(tx, inst, 0); err != nil {
@@ -159,7 +159,7 @@ func addMACs(volatile map[string]string, devices map[string]map[string]string) {
 // is taken from now on and start-up knows what to undo.
 func (e *Engine) reserve(ctx context.Context, inst *model.Instance, local *model.Local) error {
 	return e.Store.Update(ctx, func(tx store.Tx) error {
-		if exists, err := store.Exists(tx, inst.Key()); err != nil || exists {
+		if taken, err := nameTaken(tx, inst.Project, inst.Name); err != nil || taken {
 			return errors.Join(err, alreadyExists(inst.Name))
 		}
 		l, err := expand(tx, inst, 0)

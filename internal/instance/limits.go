@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -157,8 +158,13 @@ var unlimited = map[string]string{
 }
 
 // applyLimits changes the limits of a running container from old to new. When
-// the kernel refuses one, those already changed are put back.
+// the kernel refuses one, those already changed are put back. What is about to
+// be set is noted first: should the daemon die before the change is on record,
+// the next one takes it back, see recoverLimits.
 func (e *Engine) applyLimits(l *live, old, now []lxc.Limit) error {
+	if err := writeLimits(e.limitsFile(l.project, l.name), now); err != nil {
+		return err
+	}
 	var undo []lxc.Limit
 	for _, change := range limitChanges(old, now, cpuList(e.cpus)) {
 		before, err := e.Cgroups.Read(change.Controller, l.group, change.File)
@@ -202,6 +208,41 @@ func limitChanges(old, now []lxc.Limit, allCPUs string) []lxc.Limit {
 	}
 	slices.Reverse(lift)
 	return append(lift, set...)
+}
+
+func writeLimits(file string, limits []lxc.Limit) error {
+	data, err := json.Marshal(limits)
+	if err != nil {
+		return err
+	}
+	return replaceFile(file, data)
+}
+
+// recoverLimits makes the limits of a running container those on record. They
+// may differ when an earlier daemon died in the middle of a change.
+func (e *Engine) recoverLimits(i *loaded, l *live) error {
+	data, err := os.ReadFile(e.limitsFile(i.Project, i.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var tried []lxc.Limit
+	if err == nil {
+		err = json.Unmarshal(data, &tried)
+	}
+	if err != nil {
+		return err
+	}
+	now, err := e.limits(i.config)
+	if err != nil {
+		return err
+	}
+	// A mere number of processors is kept by those that the container has.
+	if cpus, set, _ := option.CPUs(i.config, "limits.cpu"); set && cpus.Set == nil && len(boundCPUs(tried)) == len(boundCPUs(now)) {
+		if now, err = e.limitsLike(tried, i.config, i.config); err != nil {
+			return err
+		}
+	}
+	return e.applyLimits(l, tried, now)
 }
 
 func totalMemory() uint64 {

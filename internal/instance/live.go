@@ -34,6 +34,7 @@ type live struct {
 	mu     sync.Mutex
 	init   *linux.PidFD
 	net    *linux.NetNSWatch // nil if the namespace could not be watched
+	meter  *linux.Meter
 	frozen bool
 	broken bool   // the monitor is gone, processes are left
 	cpus   []int  // bound to; nil: to all
@@ -90,6 +91,7 @@ func (l *live) release() {
 	defer l.mu.Unlock()
 	l.init.Close()
 	l.monitor.Close()
+	l.meter.Close()
 	if l.net != nil {
 		l.net.Close()
 	}
@@ -139,7 +141,7 @@ func (e *Engine) attach(i *loaded, pids lxc.Pids, leases []lease) (*live, error)
 		return nil, err
 	}
 	l.mu.Lock()
-	l.init = init
+	l.init, l.meter = init, e.Cgroups.Meter(l.group)
 	l.mu.Unlock()
 	l.frozen = e.Cgroups.Frozen(l.group)
 	l.net, err = linux.WatchNetNSOf(l.init.PID)
@@ -256,10 +258,12 @@ func (e *Engine) rebooted(l *live, init *linux.PidFD) {
 		net = nil
 	}
 	l.mu.Lock()
-	old, oldNet := l.init, l.net
-	l.init, l.net, l.frozen = init, net, false
+	old, oldNet, oldMeter := l.init, l.net, l.meter
+	// liblxc has made the control groups anew.
+	l.init, l.net, l.meter, l.frozen = init, net, e.Cgroups.Meter(l.group), false
 	l.mu.Unlock()
 	old.Close()
+	oldMeter.Close()
 	if oldNet != nil {
 		oldNet.Close()
 	}
@@ -276,8 +280,13 @@ func (e *Engine) rebooted(l *live, init *linux.PidFD) {
 }
 
 func writePids(file string, p lxc.Pids) error {
-	line := fmt.Sprintf("%d %d %d %d %s\n", p.Init.PID, p.Init.Start, p.Monitor.PID, p.Monitor.Start, p.BootID)
-	if err := os.WriteFile(file+".tmp", []byte(line), 0o600); err != nil {
+	return replaceFile(file, fmt.Appendf(nil, "%d %d %d %d %s\n", p.Init.PID, p.Init.Start, p.Monitor.PID, p.Monitor.Start, p.BootID))
+}
+
+// replaceFile gives a file of this boot new content at once. It is not made
+// durable: after a boot of the host nobody reads it.
+func replaceFile(file string, data []byte) error {
+	if err := os.WriteFile(file+".tmp", data, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(file+".tmp", file)
@@ -320,17 +329,17 @@ func (e *Engine) finish(l *live) {
 	l.mu.Lock()
 	action, silent := l.why, l.silent
 	l.mu.Unlock()
-	asked := action != ""
-	if !asked {
-		action = "instance-stopped"
+	how := stopAsked
+	if action == "" {
+		action, how = "instance-stopped", stopFound
 	}
 	if silent {
-		action = ""
+		action, how = "", stopHalf
 	}
 	l.release()
 	e.clean(l.project, l.name)
 	e.dropLeases(l.leases)
-	ephemeral := e.recordStopped(l.project, l.name, action, asked)
+	ephemeral := e.recordStopped(l.project, l.name, action, how)
 	e.mu.Lock()
 	delete(e.live, model.InstanceKey(l.project, l.name))
 	keep := e.stopping
@@ -341,14 +350,23 @@ func (e *Engine) finish(l *live) {
 	}
 }
 
+// stopKind tells what a stop means for the power state on record.
+type stopKind int
+
+const (
+	stopFound stopKind = iota // nobody asked for it
+	stopAsked                 // asked for through the API
+	stopHalf                  // half of a restart: a daemon that finds it so goes on with the other half
+)
+
 // recordStopped notes the power state, unless the host goes down, when what ran
 // is to run again. What clients see as the last power state changes only when
 // the stop was asked for through the API, as with LXD; a guest that halts itself
 // is nevertheless not started again at the next boot. It reports whether the
 // instance is ephemeral.
-func (e *Engine) recordStopped(project, name, action string, asked bool) (ephemeral bool) {
+func (e *Engine) recordStopped(project, name, action string, how stopKind) (ephemeral bool) {
 	e.mu.Lock()
-	keep := e.stopping
+	keep := e.stopping || how == stopHalf
 	e.mu.Unlock()
 	err := e.updateLocal(e.ctx, project, name, action, func(local *model.Local, tx store.Tx) {
 		if keep {
@@ -356,7 +374,7 @@ func (e *Engine) recordStopped(project, name, action string, asked bool) (epheme
 		} else {
 			local.Power = model.PowerStopped
 		}
-		if asked && !keep {
+		if how == stopAsked && !keep {
 			local.Volatile[lastPower] = string(model.PowerStopped)
 		}
 		for key := range local.Volatile {
@@ -383,8 +401,10 @@ func (e *Engine) clean(project, name string) {
 	var errs []error
 	errs = append(errs, e.Cgroups.Remove(e.payload(project, name)), e.Cgroups.Remove(e.monitorGroup(project, name)))
 	errs = append(errs, os.RemoveAll(e.path("devices", model.DirName(project, name))))
-	if err := os.Remove(e.pidFile(project, name)); !errors.Is(err, os.ErrNotExist) {
-		errs = append(errs, err)
+	for _, file := range []string{e.pidFile(project, name), e.limitsFile(project, name)} {
+		if err := os.Remove(file); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		e.Log.Warn("cannot clean up after a container", "project", project, "instance", name, "err", err)
@@ -428,6 +448,10 @@ func (e *Engine) monitorGroup(project, name string) string {
 
 func (e *Engine) pidFile(project, name string) string {
 	return e.path("run", model.DirName(project, name)+".pids")
+}
+
+func (e *Engine) limitsFile(project, name string) string {
+	return e.path("run", model.DirName(project, name)+".limits")
 }
 
 func (e *Engine) lockFile(project, name string) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
@@ -38,7 +39,7 @@ func (e *Engine) freeName(ctx context.Context, project string) (string, error) {
 		}
 		var taken bool
 		err := e.Store.View(ctx, func(tx store.Tx) (err error) {
-			taken, err = store.Exists(tx, model.InstanceKey(project, name))
+			taken, err = nameTaken(tx, project, name)
 			return err
 		})
 		if err != nil || !taken {
@@ -46,6 +47,16 @@ func (e *Engine) freeName(ctx context.Context, project string) (string, error) {
 		}
 	}
 	return "", api.Errorf(api.Conflict, "no free name was found").WithHint("give one")
+}
+
+// nameTaken reports whether an instance has a name or is about to get it: who
+// made another one in the middle of a rename would have his volume in its place.
+func nameTaken(tx store.Tx, project, name string) (bool, error) {
+	if exists, err := store.Exists(tx, model.InstanceKey(project, name)); err != nil || exists {
+		return exists, err
+	}
+	all, err := store.List[model.Instance](tx, model.InstanceKey(project, ""))
+	return slices.ContainsFunc(all, func(r store.Record[model.Instance]) bool { return r.Value.RenameTo == name }), err
 }
 
 // forEach calls fn for each name, a few at a time, and joins the errors.

@@ -1,9 +1,11 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -96,9 +98,10 @@ func (e *Engine) recoverOne(ctx context.Context, l *loaded) error {
 		return err
 	}
 	if pids != nil && pids.BootID == e.bootID {
-		_, err := e.attach(l, *pids, l.recoveredLeases())
+		l.local = e.recoverHostNames(l)
+		running, err := e.attach(l, *pids, l.recoveredLeases())
 		if err == nil {
-			return e.recordRunning(ctx, l)
+			return errors.Join(e.recordRunning(ctx, l), e.recoverLimits(l, running))
 		}
 		if !errors.Is(err, linux.ErrGone) {
 			return err
@@ -138,7 +141,10 @@ func (e *Engine) awaitStart(ctx context.Context, l *loaded) (*lxc.Pids, error) {
 	}
 	pids, err := lxc.ParsePids(string(data))
 	if err != nil {
-		return nil, err
+		// Cut off by a crash of the host, after which nothing runs any more. Should
+		// something run, its control group keeps the instance from being started.
+		e.Log.Warn("the record of a container's processes is dropped", "project", l.Project, "instance", l.Name, "err", err)
+		return nil, nil
 	}
 	return &pids, nil
 }
@@ -153,6 +159,7 @@ func (e *Engine) adoptBroken(l *loaded, pids lxc.Pids) error {
 	}
 	b := &live{
 		project: l.Project, name: l.Name, group: e.payload(l.Project, l.Name), idmap: l.idmap(), monitor: init, init: init,
+		meter:  e.Cgroups.Meter(e.payload(l.Project, l.Name)),
 		leases: l.recoveredLeases(), stopped: make(chan struct{}), broken: true,
 	}
 	e.mu.Lock()
@@ -173,20 +180,41 @@ func (e *Engine) recordRunning(ctx context.Context, l *loaded) error {
 		return nil
 	}
 	return e.updateLocal(ctx, l.Project, l.Name, "instance-started", func(local *model.Local, tx store.Tx) {
+		maps.Copy(local.Volatile, l.local.Volatile)
 		local.Power, local.BootID, local.LastUsedAt = model.PowerRunning, e.bootID, tx.Now()
 		local.Volatile[lastPower] = string(model.PowerRunning)
 	})
 }
 
+// recoverHostNames completes an instance's volatile keys by the names that the
+// host's ends of its interfaces got at its start, should the daemon have died
+// before they were on record. The configuration that liblxc was given has them.
+func (e *Engine) recoverHostNames(l *loaded) *model.Local {
+	conf, err := os.ReadFile(e.path("logs", model.DirName(l.Project, l.Name), "lxc.conf"))
+	if err != nil {
+		return l.local // as it is: only what is shown of the interfaces depends on it
+	}
+	names := lxc.HostNames(string(conf))
+	local := l.local.Clone()
+	for name, d := range l.devices {
+		key := "volatile." + name + ".host_name"
+		if pair := names[cmp.Or(d["name"], name)]; d["type"] == "nic" && d["host_name"] == "" && local.Volatile[key] == "" && pair != "" {
+			local.Volatile[key] = pair
+		}
+	}
+	return local
+}
+
 // recoverStopped settles an instance that does not run. What stopped while the
 // daemon was away stays stopped; after a boot of the host the power state is
-// restored, by Restore.
+// restored, by Restore. An ephemeral instance that has run and is to stay
+// stopped goes, also when that was on record before the daemon died.
 func (e *Engine) recoverStopped(ctx context.Context, l *loaded) error {
-	if l.local.Power != model.PowerRunning || l.local.BootID != e.bootID {
-		return nil
+	ran := l.local.Power == model.PowerRunning && l.local.BootID == e.bootID
+	if ran {
+		e.recordStopped(l.Project, l.Name, "instance-stopped", stopFound)
 	}
-	e.recordStopped(l.Project, l.Name, "instance-stopped", false)
-	if l.Ephemeral {
+	if l.Ephemeral && (ran || l.local.Power == model.PowerStopped && !l.local.LastUsedAt.IsZero()) {
 		return e.remove(ctx, l.Project, l.Name)
 	}
 	return nil

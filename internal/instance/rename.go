@@ -26,8 +26,8 @@ func (e *Engine) Rename(ctx context.Context, project, name string, req api.Insta
 		return nil, err
 	}
 	err := e.Store.View(ctx, func(tx store.Tx) error {
-		exists, err := store.Exists(tx, model.InstanceKey(project, req.Name))
-		if exists {
+		taken, err := nameTaken(tx, project, req.Name)
+		if taken {
 			return alreadyExists(req.Name)
 		}
 		return err
@@ -62,7 +62,7 @@ func (e *Engine) rename(ctx context.Context, project, from, to string) error {
 		if inst, _, err = store.Edit[model.Instance](tx, model.InstanceKey(project, from)); err != nil {
 			return err
 		}
-		if exists, err := store.Exists(tx, model.InstanceKey(project, to)); err != nil || exists {
+		if taken, err := nameTaken(tx, project, to); err != nil || taken {
 			return errors.Join(err, alreadyExists(to))
 		}
 		if inst.Phase, err = inst.Phase.Next(model.Rename); err != nil {

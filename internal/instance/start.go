@@ -397,7 +397,7 @@ func (e *Engine) started(ctx context.Context, p *startPlan, pids lxc.Pids, event
 	if _, err := e.attach(p.loaded, pids, p.leases); err != nil {
 		e.dropLeases(p.leases)
 		e.clean(p.Project, p.Name)
-		e.recordStopped(p.Project, p.Name, "instance-stopped", false)
+		e.recordStopped(p.Project, p.Name, "instance-stopped", stopFound)
 		return api.Errorf(api.Internal, "instance %s ended right after its start: %w", p.Name, err).WithHint("see croft info --show-log %s", p.Name)
 	}
 	return nil

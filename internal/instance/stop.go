@@ -135,7 +135,11 @@ func (e *Engine) restart(ctx context.Context, project, name string, req api.Inst
 	if err := e.stop(ctx, project, name, req); err != nil {
 		return err
 	}
-	return e.start(ctx, project, name, "instance-restarted")
+	err := e.start(ctx, project, name, "instance-restarted")
+	if err != nil && e.liveOf(project, name) == nil {
+		e.recordStopped(project, name, "instance-stopped", stopAsked)
+	}
+	return err
 }
 
 // stop ends a running container, by asking its init or, when req.Force is set,

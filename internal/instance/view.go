@@ -183,15 +183,15 @@ func (e *Engine) state(ctx context.Context, l *live) api.InstanceState {
 		return api.InstanceState{Status: api.Stopped.String(), StatusCode: api.Stopped, Disk: map[string]api.InstanceStateDisk{}}
 	}
 	status := l.status()
-	u := e.Cgroups.Usage(l.group)
+	l.mu.Lock()
+	meter, net := l.meter, l.net
+	l.mu.Unlock()
+	u := meter.Read()
 	s := api.InstanceState{
 		Status: status.String(), StatusCode: status, Disk: map[string]api.InstanceStateDisk{}, Pid: int64(l.initPID()),
 		Processes: max(u.Tasks, 0), CPU: api.InstanceStateCPU{Usage: max(u.CPU, 0)},
 		Memory: api.InstanceStateMemory{Usage: max(u.Memory, 0), UsagePeak: max(u.MemoryPeak, 0), SwapUsage: max(u.Swap, 0), SwapUsagePeak: max(u.SwapPeak, 0)},
 	}
-	l.mu.Lock()
-	net := l.net
-	l.mu.Unlock()
 	if net == nil {
 		return s
 	}

@@ -132,19 +132,6 @@ func (c *Cgroups) Read(controller, group, file string) (string, error) {
 	return strings.TrimSuffix(string(data), "\n"), err
 }
 
-// ReadInt reads a number; "max" and what cannot be read count as -1.
-func (c *Cgroups) ReadInt(controller, group, file string) int64 {
-	s, err := c.Read(controller, group, file)
-	if err != nil {
-		return -1
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		return -1
-	}
-	return n
-}
-
 // readSmall reads a pseudo file with three system calls; os.ReadFile makes six.
 func readSmall(path string) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -161,61 +148,6 @@ func readSmall(path string) ([]byte, error) {
 		return buf[:n], nil
 	}
 	return os.ReadFile(path)
-}
-
-// Usage is what a group uses, from the kernel's counters. -1 is unknown.
-type Usage struct {
-	Memory, MemoryPeak int64 // bytes
-	Swap, SwapPeak     int64 // bytes
-	CPU                int64 // nanoseconds
-	Tasks              int64
-}
-
-// Usage reads the counters of a group (cgroup-v1/memory.rst, cgroup-v2.rst).
-func (c *Cgroups) Usage(group string) Usage {
-	u := Usage{Tasks: c.ReadInt("pids", group, "pids.current")}
-	if c.V2("memory") {
-		u.Memory = c.ReadInt("memory", group, "memory.current")
-		u.MemoryPeak = c.ReadInt("memory", group, "memory.peak")
-		u.Swap = c.ReadInt("memory", group, "memory.swap.current")
-		u.SwapPeak = c.ReadInt("memory", group, "memory.swap.peak")
-	} else {
-		u.Memory = c.ReadInt("memory", group, "memory.usage_in_bytes")
-		u.MemoryPeak = c.ReadInt("memory", group, "memory.max_usage_in_bytes")
-		u.Swap = difference(c.ReadInt("memory", group, "memory.memsw.usage_in_bytes"), u.Memory)
-		u.SwapPeak = difference(c.ReadInt("memory", group, "memory.memsw.max_usage_in_bytes"), u.MemoryPeak)
-	}
-	if c.V2("cpu") {
-		u.CPU = c.cpuStat(group)
-	} else {
-		u.CPU = c.ReadInt("cpuacct", group, "cpuacct.usage")
-	}
-	return u
-}
-
-// difference is a-b, not below zero, or unknown when a is.
-func difference(a, b int64) int64 {
-	if a < 0 {
-		return -1
-	}
-	return max(a-b, 0)
-}
-
-func (c *Cgroups) cpuStat(group string) int64 {
-	text, err := c.Read("cpu", group, "cpu.stat")
-	if err != nil {
-		return -1
-	}
-	for line := range strings.Lines(text) {
-		if v, ok := strings.CutPrefix(line, "usage_usec "); ok {
-			n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
-			if err != nil {
-				return -1
-			}
-			return n * 1000
-		}
-	}
-	return -1
 }
 
 // Empty reports whether no process is in the group or below it, in any
