@@ -50,8 +50,11 @@ func (c *Client) Exec(ctx context.Context, name string, post api.InstanceExecPos
 	outErr := sess.run(ctx)
 	last, err := op.Wait(ctx)
 	code := returnCode(last)
-	if err == nil {
+	switch {
+	case err == nil:
 		err = outErr
+	case errors.Is(err, api.Unavailable):
+		err = api.Errorf(api.Unavailable, "lost the server while the command ran, it may run on: %w", err)
 	}
 	return code, err
 }

@@ -87,9 +87,10 @@ func pullToStdout(ctx context.Context, g *global, src remoteFile) error {
 	return err
 }
 
-// pull fetches one source. What an instance offers is not trusted: everything
-// is created below one directory, and symlinks that were just pulled are not
-// followed out of it.
+// pull fetches one source. What an instance offers is not trusted: names that
+// it chose are created below one directory, and symlinks there, such as one that
+// was just pulled, are not followed out of it. A file name that the user chose is
+// taken as it is.
 func pull(ctx context.Context, g *global, o pullOptions, src remoteFile, target string, intoDir bool) error {
 	f, err := src.open(ctx)
 	if err != nil {
@@ -104,6 +105,11 @@ func pull(ctx context.Context, g *global, o pullOptions, src remoteFile, target 
 		if err := os.MkdirAll(target, 0o755); err != nil {
 			return api.Errorf(api.Invalid, "cannot create the target directory: %w", err)
 		}
+	}
+	if f.Type == client.FileRegular && !intoDir {
+		p := &puller{g: g, p: g.newProgress()}
+		defer p.p.clear()
+		return p.saveFile(src, f, target, os.OpenFile)
 	}
 	dir, name := filepath.Dir(target), filepath.Base(target)
 	if intoDir {
@@ -122,7 +128,7 @@ func pull(ctx context.Context, g *global, o pullOptions, src remoteFile, target 
 	return p.save(ctx, src, f, name)
 }
 
-// puller writes below one local directory.
+// puller writes below one local directory, root.
 type puller struct {
 	g    *global
 	root *os.Root
@@ -136,11 +142,12 @@ func (p *puller) save(ctx context.Context, src remoteFile, f *client.File, name 
 	case client.FileSymlink:
 		return p.saveLink(src, f, name)
 	}
-	return p.saveFile(src, f, name)
+	return p.saveFile(src, f, name, p.root.OpenFile)
 }
 
-func (p *puller) saveFile(src remoteFile, f *client.File, name string) error {
-	out, err := p.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+func (p *puller) saveFile(src remoteFile, f *client.File, name string,
+	open func(string, int, fs.FileMode) (*os.File, error)) error {
+	out, err := open(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return api.Errorf(api.Invalid, "cannot write %s: %w", name, err)
 	}

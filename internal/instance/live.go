@@ -401,7 +401,8 @@ func (e *Engine) clean(project, name string) {
 	var errs []error
 	errs = append(errs, e.Cgroups.Remove(e.payload(project, name)), e.Cgroups.Remove(e.monitorGroup(project, name)))
 	errs = append(errs, os.RemoveAll(e.path("devices", model.DirName(project, name))))
-	for _, file := range []string{e.pidFile(project, name), e.limitsFile(project, name)} {
+	pids, limits := e.pidFile(project, name), e.limitsFile(project, name)
+	for _, file := range []string{pids, limits, pids + ".tmp", limits + ".tmp"} {
 		if err := os.Remove(file); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}

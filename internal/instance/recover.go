@@ -179,7 +179,11 @@ func (e *Engine) recordRunning(ctx context.Context, l *loaded) error {
 	if l.local.Power == model.PowerRunning && l.local.BootID == e.bootID {
 		return nil
 	}
-	return e.updateLocal(ctx, l.Project, l.Name, "instance-started", func(local *model.Local, tx store.Tx) {
+	event := "instance-started"
+	if l.local.Power == model.PowerRunning {
+		event = "" // it is the same run, and its restart never began
+	}
+	return e.updateLocal(ctx, l.Project, l.Name, event, func(local *model.Local, tx store.Tx) {
 		maps.Copy(local.Volatile, l.local.Volatile)
 		local.Power, local.BootID, local.LastUsedAt = model.PowerRunning, e.bootID, tx.Now()
 		local.Volatile[lastPower] = string(model.PowerRunning)

@@ -131,8 +131,14 @@ func (e *Engine) restart(ctx context.Context, project, name string, req api.Inst
 	if l := e.liveOf(project, name); l != nil {
 		l.restarting(true)
 		defer l.restarting(false)
+		if err := e.setBootID(ctx, project, name, ""); err != nil {
+			return err
+		}
 	}
 	if err := e.stop(ctx, project, name, req); err != nil {
+		if e.liveOf(project, name) != nil {
+			err = errors.Join(err, e.setBootID(context.WithoutCancel(ctx), project, name, e.bootID))
+		}
 		return err
 	}
 	err := e.start(ctx, project, name, "instance-restarted")
@@ -140,6 +146,13 @@ func (e *Engine) restart(ctx context.Context, project, name string, req api.Inst
 		e.recordStopped(project, name, "instance-stopped", stopAsked)
 	}
 	return err
+}
+
+// setBootID notes the boot in which an instance was started. Without one, a
+// daemon that finds it stopped starts it: what died in the middle of a restart
+// is not left at half of it.
+func (e *Engine) setBootID(ctx context.Context, project, name, id string) error {
+	return e.updateLocal(ctx, project, name, "", func(local *model.Local, _ store.Tx) { local.BootID = id })
 }
 
 // stop ends a running container, by asking its init or, when req.Force is set,
