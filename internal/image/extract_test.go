@@ -228,6 +228,7 @@ func TestExtractKeepsWhatItShould(t *testing.T) {
 		t.Errorf("stats %+v", stats)
 	}
 	at := func(name string) string { return filepath.Join(s.dest, name) }
+	t.Cleanup(func() { _ = os.Chmod(at("ro"), 0o700) }) // so that it can be removed
 	modes := map[string]fs.FileMode{
 		"": 0o711 | fs.ModeDir, "ro": 0o500 | fs.ModeDir, "suid": 0o755 | fs.ModeSetuid,
 		"sticky": 0o777 | fs.ModeDir | fs.ModeSticky, "pipe": 0o600 | fs.ModeNamedPipe, "missing/parents": 0o755 | fs.ModeDir,
