@@ -85,6 +85,9 @@ func TestImportOrder(t *testing.T) {
 }
 
 func checkImport(pkg, imp string) error {
+	if strings.HasPrefix(pkg, "test/") {
+		return nil // test harnesses look at the product from all sides, and nothing imports them
+	}
 	if err := checkOnly(pkg, imp); err != nil {
 		return err
 	}

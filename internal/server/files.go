@@ -61,7 +61,8 @@ func (s *Server) getFile(w http.ResponseWriter, r *http.Request) error {
 	h.Set("X-LXD-type", f.Type)
 	h.Set("X-LXD-uid", strconv.FormatInt(f.UID, 10))
 	h.Set("X-LXD-gid", strconv.FormatInt(f.GID, 10))
-	h.Set("X-LXD-mode", fmt.Sprintf("%04o", f.Mode&0o7777))
+	// With a leading zero: LXD's client takes the base from it.
+	h.Set("X-LXD-mode", fmt.Sprintf("0%03o", f.Mode&0o7777))
 	h.Set("X-LXD-modified", f.Modified.UTC().Format("2006-01-02 15:04:05 -0700 MST"))
 	if f.Type == typeDirectory {
 		names := f.Entries

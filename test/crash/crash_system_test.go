@@ -135,6 +135,7 @@ func (k *killer) run(attempts []attempt, n int) {
 		}
 	}
 	k.table(attempts)
+	k.complaints()
 	left := k.settled(before).more(before)
 	left = slices.DeleteFunc(left, k.changes)
 	if len(left) > 0 {
@@ -193,6 +194,19 @@ func (k *killer) killSuccessors() {
 		<-timer.C
 		k.kill()
 		k.phases[recovery]["killed in its course"]++
+	}
+}
+
+// complaints are log lines at level error: a recovery that could not do its work
+// has some, even if all looks well.
+func (k *killer) complaints() {
+	for line := range strings.Lines(readFile(k.log)) {
+		switch {
+		case strings.Contains(line, "level=ERROR"):
+			k.t.Errorf("the daemon's log has: %s", line)
+		case strings.Contains(line, "level=WARN"):
+			k.t.Logf("the daemon's log has: %s", line)
+		}
 	}
 }
 

@@ -1,0 +1,113 @@
+//go:build system
+
+package conformance
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// harness finds the recorded answers: CROFT_CONFORMANCE, or shared/conformance
+// beside the repository. They are not part of it; without them there is nothing
+// to compare with.
+func harness(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("CROFT_CONFORMANCE")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "shared", "conformance")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "oracle.py")); err != nil {
+		t.Skipf("no recorded answers at %s", dir)
+	}
+	return dir
+}
+
+func scenarios(t *testing.T) []string {
+	t.Helper()
+	f, err := os.Open("first-light.list")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var out []string
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if s := strings.TrimSpace(lines.Text()); s != "" && !strings.HasPrefix(s, "#") {
+			out = append(out, s)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// build makes a croftd of its own, which the harness starts and ends.
+func build(t *testing.T) string {
+	t.Helper()
+	if dir := os.Getenv("CROFT_TEST_BIN"); dir != "" {
+		return filepath.Join(dir, "croftd")
+	}
+	bin := filepath.Join(t.TempDir(), "croftd")
+	if out, err := exec.Command("go", "build", "-buildmode=exe", "-o", bin, "../../cmd/croftd").CombinedOutput(); err != nil {
+		t.Fatalf("build croftd: %v\n%s", err, out)
+	}
+	return bin
+}
+
+func TestFirstLight(t *testing.T) {
+	dir, list, croftd := harness(t), scenarios(t), build(t)
+	if len(list) < 20 {
+		t.Fatalf("only %d scenarios are listed", len(list))
+	}
+	for _, driver := range []string{"dir", "overlay"} {
+		t.Run(driver, func(t *testing.T) { compare(t, dir, croftd, driver, list) })
+	}
+}
+
+// compare runs the listed scenarios on one storage driver, each as a subtest.
+func compare(t *testing.T, dir, croftd, driver string, list []string) {
+	var quoted []string
+	for _, s := range list {
+		quoted = append(quoted, regexp.QuoteMeta(s))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "python3", filepath.Join(dir, "oracle.py"), "compare", "--single", "--no-error-text",
+		"--spawn", croftd+" --group root", "^("+strings.Join(quoted, "|")+")$")
+	// Python must not write beside the harness, and its daemon ends with it.
+	cmd.Env = append(os.Environ(), "DIFF_POOL_DRIVER="+driver, "PYTHONDONTWRITEBYTECODE=1", "DIFF_TMP="+t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 30 * time.Second
+	out, err := cmd.CombinedOutput()
+	verdicts := map[string]string{}
+	for line := range bytes.Lines(out) {
+		if f := strings.Fields(string(line)); len(f) > 1 && (f[0] == "PASS" || f[0] == "FAIL" || f[0] == "SKIP") {
+			verdicts[f[1]] = f[0]
+		}
+	}
+	for _, s := range list {
+		t.Run(s, func(t *testing.T) {
+			if v := verdicts[s]; v != "PASS" {
+				t.Errorf("%s: %q, want PASS", s, v)
+			}
+		})
+	}
+	if t.Failed() || err != nil {
+		t.Errorf("oracle: %v\n%s", err, out)
+	}
+}
