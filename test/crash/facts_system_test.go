@@ -26,7 +26,7 @@ func (d *croftDaemon) facts() facts {
 	f := facts{
 		"mounts": d.mounts(), "control groups": d.cgroupDirs(), "links": d.links(), "files": d.files(),
 		"processes": d.processes(), "loop devices": d.loops(), "sockets": d.sockets(), "descriptors": d.descriptors(),
-		"run files": append(listTree("/run/croft"), grep(listTree("/run/lxc"), instance.DaemonID(d.dir))...),
+		"run files": grep(append(listTree("/run/croft"), listTree("/run/lxc")...), instance.DaemonID(d.dir)),
 	}
 	for _, lines := range f {
 		slices.Sort(lines)
