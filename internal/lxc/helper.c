@@ -65,6 +65,19 @@ static int fail(const char *text)
 	return 1;
 }
 
+// default_signals undoes what the daemon ignores (SIGHUP, SIGPIPE) or what it was
+// started with: the processes of a container would inherit it, down to the last
+// shell, which cannot undo it (signal(7), POSIX sh trap).
+static void default_signals(void)
+{
+	sigset_t none;
+
+	for (int sig = 1; sig < NSIG; sig++)
+		signal(sig, SIG_DFL); // fails for some, which cannot be changed anyway
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 static struct lxc_container *load(const char *path, const char *name, const char *conf)
 {
 	struct lxc_container *c = lxc_container_new(name, path);
@@ -131,6 +144,7 @@ static int forkstart(char **argv)
 {
 	struct lxc_container *c;
 
+	default_signals();
 	fcntl(REPORT_FD, F_SETFD, FD_CLOEXEC);
 	fcntl(LISTEN_FD, F_SETFD, FD_CLOEXEC);
 	c = load(argv[2], argv[3], argv[4]);
@@ -140,6 +154,7 @@ static int forkstart(char **argv)
 		return fail("liblxc has no memory");
 	if (!c->start(c, 0, NULL))
 		return fail("liblxc could not start the container");
+	signal(SIGPIPE, SIG_IGN); // the daemon that is reported to may have died
 	if (!write_pids(argv[5], c->init_pid(c))) {
 		// Without the record no later daemon would know the container.
 		c->stop(c);
@@ -231,7 +246,7 @@ static int run(void *data)
 	setsid();
 	if (r->tty)
 		ioctl(STDIN_FILENO, TIOCSCTTY, 0);
-	signal(SIGPIPE, SIG_DFL);
+	default_signals();
 	if (chdir(r->cwd) < 0 && !r->any_cwd)
 		goto failed;
 	execvpe(r->args[0], r->args, r->env);
@@ -346,6 +361,7 @@ static int forkexec(char **argv)
 	ssize_t n;
 	pid_t pid;
 
+	signal(SIGPIPE, SIG_IGN);
 	for (int fd = REPORT_FD; fd < KEPT_FD + MAX_KEPT; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	n = buf ? recv(REPORT_FD, buf, MAX_REQUEST, 0) : -1;

@@ -4,6 +4,7 @@ package crash
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"github.com/croft-project/croft/api"
 	"github.com/croft-project/croft/client"
@@ -348,4 +352,52 @@ func (d *croftDaemon) noNetwork() {
 // dnsmasq are the processes that serve the other network.
 func (d *croftDaemon) dnsmasq() []string {
 	return slices.DeleteFunc(grep(d.processes(), "/"+otherNetwork+"/"), func(p string) bool { return !strings.Contains(p, "dnsmasq") })
+}
+
+// An ephemeral container whose end was on record when the daemon died, but not
+// yet its deletion, is deleted by the next one.
+func TestEphemeralPastItsEnd(t *testing.T) {
+	d := newDaemon(t)
+	post := fromImage(subject)
+	post.Ephemeral = true
+	op, err := d.c.CreateInstance(d.ctx(), post)
+	d.finish("create "+subject, op, err)
+	d.kill()
+	d.start()
+	d.mustExist(subject) // it has not run yet
+	d.setState(subject, "start")
+	st, err := d.c.InstanceState(d.ctx(), subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.kill()
+	_ = unix.Kill(int(st.Pid), unix.SIGKILL)
+	d.await("the container to end", func() error { return count("processes", d.processes(), 1) }) // dnsmasq
+	d.editRecord("local", "local/instance/default/"+subject, `"power":"RUNNING"`, `"power":"STOPPED"`)
+	d.start()
+	if names := d.names(); len(names) > 0 {
+		t.Errorf("there are %v", names)
+	}
+}
+
+// editRecord replaces a text in a record of a dead daemon.
+func (d *croftDaemon) editRecord(bucket, key, from, to string) {
+	d.t.Helper()
+	db, err := bbolt.Open(filepath.Join(d.dir, instance.DatabaseFile), 0o600, nil)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer db.Close()
+	err = db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(bucket))
+		old := b.Get([]byte(key))
+		now := bytes.Replace(old, []byte(from), []byte(to), 1)
+		if bytes.Equal(old, now) {
+			return fmt.Errorf("record %s has no %s: %s", key, from, old)
+		}
+		return b.Put([]byte(key), now)
+	})
+	if err != nil {
+		d.t.Fatal(err)
+	}
 }

@@ -130,3 +130,15 @@ func (s *session) expect(t *testing.T, want string) {
 		}
 	}
 }
+
+// What runs in a container handles signals as if it had been started at a boot,
+// whatever the daemon ignores.
+func TestSignalsAreDefault(t *testing.T) {
+	d := newDaemon(t)
+	d.create(subject)
+	d.setState(subject, "start")
+	for _, pid := range []string{"1", "self"} {
+		d.exec(subject, 0, "grep", "-q", "^SigIgn:.0000000000000000$", "/proc/"+pid+"/status")
+		d.exec(subject, 0, "grep", "-q", "^SigBlk:.0000000000000000$", "/proc/"+pid+"/status")
+	}
+}
