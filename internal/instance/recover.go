@@ -180,7 +180,7 @@ func (e *Engine) recordRunning(ctx context.Context, l *loaded) error {
 		return nil
 	}
 	event := "instance-started"
-	if l.local.Power == model.PowerRunning {
+	if l.local.Power == model.PowerRunning && l.local.BootID == "" {
 		event = "" // it is the same run, and its restart never began
 	}
 	return e.updateLocal(ctx, l.Project, l.Name, event, func(local *model.Local, tx store.Tx) {

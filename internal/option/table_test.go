@@ -97,7 +97,7 @@ func TestSecretIsNotShown(t *testing.T) {
 
 func TestServerAndPool(t *testing.T) {
 	for key, ok := range map[string]bool{
-		"core.shutdown_timeout=10": true, "core.shutdown_timeout=x": false, "user.a=b": true, "core.idmap_base=2000000": true,
+		"core.shutdown_timeout=10": true, "core.shutdown_timeout=x": false, "user.a=b": true, "core.idmap_base=2000000": false,
 		"core.https_address=:8443": false, "images.auto_update_interval=0": true, "images.compression_algorithm=gzip -9": false,
 		"nosuch=1": false,
 	} {
