@@ -213,6 +213,8 @@ func (k *killer) phase(attempt string) string {
 		}
 		facts = []string{fmt.Sprintf("%d records, %d uploads, %d files, %d in the pool", n, len(dirNames(k.dir, "uploads")),
 			len(dirNames(k.dir, "images")), len(dirNames(k.dir, "storage-pools/default/images")))}
+	case "limit":
+		facts = []string{fmt.Sprintf("limits.memory is %q on record, limits are noted: %v", inst.Config["limits.memory"], exists(filepath.Join(k.dir, "run", subject+".limits")))}
 	default:
 		facts = nil
 		for key, v := range records {

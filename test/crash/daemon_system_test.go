@@ -207,6 +207,19 @@ func (d *croftDaemon) logTail() string {
 	return "log of the daemon, last lines:\n" + strings.Join(lines[max(0, len(lines)-25):], "\n")
 }
 
+// complaints are log lines at level error and reports of the race detector: a
+// recovery that could not do its work has some, even if all looks well.
+func (d *croftDaemon) complaints() {
+	for line := range strings.Lines(readFile(d.log)) {
+		switch {
+		case strings.Contains(line, "level=ERROR"), strings.Contains(line, "DATA RACE"), strings.HasPrefix(line, "panic:"):
+			d.t.Errorf("the daemon's log has: %s", line)
+		case strings.Contains(line, "level=WARN"):
+			d.t.Logf("the daemon's log has: %s", line)
+		}
+	}
+}
+
 // cleanUp removes all instances through the API, then what that leaves.
 func (d *croftDaemon) cleanUp(top string) {
 	if d.c != nil {
@@ -219,6 +232,7 @@ func (d *croftDaemon) cleanUp(top string) {
 		_ = d.cmd.Wait()
 		timer.Stop()
 	}
+	d.complaints()
 	for _, p := range d.processes() {
 		if pid, _ := strconv.Atoi(strings.Fields(p)[0]); pid > 1 {
 			_ = unix.Kill(pid, unix.SIGKILL) // recognised by our own program or control group

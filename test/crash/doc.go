@@ -6,6 +6,7 @@
 //
 // The tests run in network and mount namespaces of their own, so that the
 // bridges, addresses and packet filters of the daemon under test never meet the
-// host's. CROFT_TEST_BIN names a croftd to test; without it one is built.
+// host's. CROFT_TEST_BIN names the directory of a croftd to test; without
+// it one is built.
 // CROFT_TEST_SEED repeats the kills of an earlier run.
 package crash

@@ -33,6 +33,7 @@ const (
 // The same as TestKill for what else takes several steps.
 func TestKillMore(t *testing.T) {
 	k := newKiller(t)
+	k.maxWait = 5 * maxWait // some of it takes longer
 	files := k.otherImage()
 	k.run([]attempt{
 		renameAttempt(), restartAttempt(), limitAttempt(),

@@ -66,7 +66,6 @@ func TestKillTogether(t *testing.T) {
 			break
 		}
 	}
-	k.complaints()
 	left := slices.DeleteFunc(k.settled(before).more(before), k.changes)
 	if len(left) > 0 {
 		t.Errorf("%d things are left:\n%v", len(left), left)
