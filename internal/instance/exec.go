@@ -225,15 +225,15 @@ func (x *execRun) await(ctx context.Context) error {
 }
 
 func (x *execRun) stdio() (*lxc.Stdio, error) {
+	uid, gid, err := hostIDs(x.running.idmap, int64(x.cmd.UID), int64(x.cmd.GID))
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case x.session.TTY:
-		uid, gid, err := hostIDs(x.running.idmap, int64(x.cmd.UID), int64(x.cmd.GID))
-		if err != nil {
-			return nil, err
-		}
 		return lxc.NewTerminal(x.running.initPID(), uid, gid, x.width, x.height)
 	case x.streams != nil:
-		return lxc.NewPipes()
+		return lxc.NewPipes(uid, gid)
 	}
 	return x.files()
 }

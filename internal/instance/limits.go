@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -157,6 +156,15 @@ var unlimited = map[string]string{
 	"memory.max": "max", "memory.high": "max", "memory.swap.max": "max", "pids.max": "max",
 }
 
+// limitKey names the configuration key behind a control group's file.
+func limitKey(file string) string {
+	controller, _, _ := strings.Cut(file, ".")
+	if key, ok := map[string]string{"memory": "limits.memory", "pids": "limits.processes", "cpuset": "limits.cpu"}[controller]; ok {
+		return key
+	}
+	return file
+}
+
 // applyLimits changes the limits of a running container from old to new. When
 // the kernel refuses one, those already changed are put back. What is about to
 // be set is noted first: should the daemon die before the change is on record,
@@ -172,7 +180,7 @@ func (e *Engine) applyLimits(l *live, old, now []lxc.Limit) error {
 			err = e.Cgroups.Write(change.Controller, l.group, change.File, change.Value)
 		}
 		if err != nil {
-			err = fmt.Errorf("%s of instance %s cannot be set to %s: %w", change.File, l.name, change.Value, err)
+			err = api.Errorf(api.BadState, "%s: the kernel does not take %s for instance %s, which is running: %w", limitKey(change.File), change.Value, l.name, err)
 			for _, u := range slices.Backward(undo) {
 				err = errors.Join(err, e.Cgroups.Write(u.Controller, l.group, u.File, u.Value))
 			}

@@ -364,6 +364,8 @@ static int forkexec(char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	for (int fd = REPORT_FD; fd < KEPT_FD + MAX_KEPT; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
+	// What the daemon was itself started with is not for the command.
+	close_range(KEPT_FD + MAX_KEPT, ~0U, 0);
 	n = buf ? recv(REPORT_FD, buf, MAX_REQUEST, 0) : -1;
 	if (n <= 0 || !parse(buf, n, &r))
 		return fail("malformed request");

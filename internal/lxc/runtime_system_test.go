@@ -161,7 +161,7 @@ func (f *fixture) stop(t *testing.T) {
 
 func (f *fixture) exec(t *testing.T, stdin string, args ...string) (out, errOut string, code int) {
 	t.Helper()
-	stdio, err := NewPipes()
+	stdio, err := NewPipes(0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func TestExecFailures(t *testing.T) {
 		{"/", "/etc", "invalid"},
 		{"/nosuchdir", "true", "not-found"},
 	} {
-		stdio, err := NewPipes()
+		stdio, err := NewPipes(0, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

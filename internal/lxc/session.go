@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -71,8 +72,10 @@ func (s *Stdio) reopenOuter() error {
 	return nil
 }
 
-// NewPipes makes three pipes, the daemon's ends of which are non-blocking.
-func NewPipes() (*Stdio, error) {
+// NewPipes makes three pipes, the daemon's ends of which are non-blocking. They
+// belong to the given ids, as the host sees them: the command may open them again
+// through /dev/stdout and the like.
+func NewPipes(uid, gid int) (*Stdio, error) {
 	s := &Stdio{Outer: make([]*os.File, 0, 3)}
 	for i := range s.Inner {
 		r, w, err := os.Pipe()
@@ -86,6 +89,10 @@ func NewPipes() (*Stdio, error) {
 		} else {
 			s.Inner[i] = w
 			s.Outer = append(s.Outer, r)
+		}
+		if err := unix.Fchown(int(s.Inner[i].Fd()), uid, gid); err != nil {
+			s.Close()
+			return nil, err
 		}
 	}
 	return s, nil
@@ -251,15 +258,25 @@ func encode(c Command, tty bool) []byte {
 	return b.Bytes()
 }
 
+// greetingTimeout is how long a keeper may take to answer. One whose command
+// runs does so at once; one that was cut off while it entered a container that
+// is frozen never does.
+const greetingTimeout = 2 * time.Second
+
 // Adopt takes over a session that an earlier daemon started.
 //
-// Errors: ErrGone (package linux) if its keeper is gone; the socket is removed.
+// Errors: ErrGone (package linux) if its keeper is gone, in which case the socket
+// is removed, or does not answer.
 func Adopt(ctx context.Context, socket string) (*Session, error) {
 	conn, err := dialPacket(socket)
 	if err != nil {
 		_ = os.Remove(socket)
 		return nil, fmt.Errorf("session %s: %w", filepath.Base(socket), linux.ErrGone)
 	}
+	wait, cancel := context.WithTimeout(ctx, greetingTimeout)
+	defer cancel()
+	stop := context.AfterFunc(wait, func() { conn.CloseRead() })
+	defer stop()
 	buf, control := make([]byte, 64), make([]byte, unix.CmsgSpace(3*4))
 	n, cn, _, _, err := conn.ReadMsgUnix(buf, control)
 	if err != nil || n < 2 || buf[0] != 'P' {

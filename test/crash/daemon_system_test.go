@@ -227,7 +227,7 @@ func (d *croftDaemon) cleanUp(top string) {
 		d.c.Close()
 	}
 	if d.cmd != nil && d.cmd.Process != nil {
-		_ = d.cmd.Process.Signal(unix.SIGTERM)
+		_ = d.cmd.Process.Signal(unix.SIGPWR) // takes the network down too
 		timer := time.AfterFunc(patience, func() { _ = d.cmd.Process.Kill() })
 		_ = d.cmd.Wait()
 		timer.Stop()
@@ -244,7 +244,10 @@ func (d *croftDaemon) cleanUp(top string) {
 	for _, root := range cgroupRoots() {
 		_ = removeGroups(filepath.Join(root, instance.CgroupPrefix(d.dir)))
 	}
-	_ = os.Remove(instance.LXCPath(d.dir))
+	left, _ := filepath.Glob(instance.LXCPath(d.dir) + "*") // package network's name is a longer one
+	for _, dir := range left {
+		_ = os.RemoveAll(dir)
+	}
 	if err := os.RemoveAll(top); err != nil {
 		d.t.Error(err)
 	}

@@ -169,6 +169,7 @@ func (h *host) nothingLeft() {
 	for _, thing := range append(h.processes(), h.files()...) {
 		h.t.Errorf("%s is left", thing)
 	}
+	_ = os.Remove(instance.LXCPath(h.dir)) // not if something is in it, which has been reported
 	links, err := linux.HostLinks(context.Background())
 	if err != nil {
 		h.t.Fatal(err)

@@ -18,13 +18,17 @@ func (h *host) mentions(text string) bool {
 }
 
 // processes are those that were started for this daemon: itself, monitors,
-// keepers of sessions, dnsmasq, and whatever runs in containers.
+// keepers of sessions, dnsmasq, and whatever runs in containers. A zombie has only
+// to be reaped by the host's init.
 func (h *host) processes() []string {
 	var out []string
 	found, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range found {
 		cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		group, _ := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if len(cmdline) == 0 {
+			continue
+		}
 		if h.mentions(string(cmdline)) || h.mentions(string(group)) {
 			out = append(out, fmt.Sprintf("process %s %q", filepath.Base(dir), cmdline))
 		}
