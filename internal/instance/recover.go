@@ -115,12 +115,18 @@ func (e *Engine) recoverOne(ctx context.Context, l *loaded) error {
 	return e.recoverStopped(ctx, l)
 }
 
+// startPatience is how long start-up waits for one helper. A stuck one must not
+// keep the daemon from starting; its instance stays as it is until the next start.
+const startPatience = 30 * time.Second
+
 // awaitStart waits for a start helper that an earlier daemon left at work, and
 // reads which processes it has started; nil for none.
 func (e *Engine) awaitStart(ctx context.Context, l *loaded) (*lxc.Pids, error) {
 	lock, err := os.OpenFile(e.lockFile(l.Project, l.Name), os.O_RDWR, 0)
 	if err == nil {
 		defer lock.Close()
+		ctx, cancel := context.WithTimeout(ctx, startPatience)
+		defer cancel()
 		locked := make(chan error, 1)
 		go func() { locked <- unix.Flock(int(lock.Fd()), unix.LOCK_EX) }()
 		select {
@@ -129,7 +135,7 @@ func (e *Engine) awaitStart(ctx context.Context, l *loaded) (*lxc.Pids, error) {
 				return nil, err
 			}
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, api.Errorf(api.Busy, "a start helper of instance %s is still at work: %w", l.Name, ctx.Err())
 		}
 	}
 	data, err := os.ReadFile(e.pidFile(l.Project, l.Name))

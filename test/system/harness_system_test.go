@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -105,6 +106,8 @@ func (h *host) start() {
 	h.cmd = exec.Command(croftd, "--verbose")
 	h.cmd.Env = append(os.Environ(), "CROFT_DIR="+h.dir)
 	h.cmd.Stdout, h.cmd.Stderr = log, log
+	// Descriptors that whoever starts the daemon has left open: no container may see them.
+	h.cmd.ExtraFiles = slices.Repeat([]*os.File{log}, 10)
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := h.cmd.Start(); err != nil {
 		h.t.Fatal(err)
