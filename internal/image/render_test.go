@@ -118,7 +118,7 @@ func FuzzRender(f *testing.F) {
 	f.Fuzz(func(t *testing.T, tpl []byte) {
 		// What may run in the daemon itself must be harmless.
 		if !IsPlainTemplate(tpl) {
-			t.Skip()
+			return
 		}
 		out, err := Render(tpl, testContext())
 		if err != nil && !errors.Is(err, api.Invalid) {
