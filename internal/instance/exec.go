@@ -206,6 +206,9 @@ func (x *execRun) start(ctx context.Context) (*lxc.Session, error) {
 	})
 	if err != nil {
 		_ = os.Remove(e.sessionPath(x.session.ID, "json"))
+		if api.KindOf(err) == api.Internal && e.liveOf(x.session.Project, x.session.Name) != x.running {
+			err = api.Errorf(api.BadState, "instance %s stopped before the command began: %w", x.session.Name, err)
+		}
 		return nil, err
 	}
 	if err := e.announce(auth.With(ctx, x.who), x.session.Project, x.session.Name, "instance-exec"); err != nil {
