@@ -27,7 +27,6 @@ func (h *host) addresses(name string) []string {
 func TestSystemdLife(t *testing.T) {
 	for _, driver := range []string{"overlay", "dir"} {
 		t.Run(driver, func(t *testing.T) {
-			t.Parallel() // they wait more than they work
 			h := newHost(t, driver)
 			h.importDebian()
 			h.ok("launch", "debian", "d1")
