@@ -151,7 +151,7 @@ func verdict(value, budget, aim float64) string {
 func (r *report) cells(p95 bool) [][]string {
 	head := []string{"operation"}
 	for _, d := range r.Daemons {
-		head = append(head, d.Label+" "+d.Version)
+		head = append(head, strings.TrimSpace(d.Label + " " + d.Version))
 	}
 	table := [][]string{append(head, "ratio", "budget", "aim", "verdict")}
 	for _, row := range r.Rows {
@@ -230,7 +230,7 @@ func (r *report) markdown() string {
 	}
 	fmt.Fprintln(&sb)
 	for _, d := range r.Daemons {
-		fmt.Fprintf(&sb, "- %s %s on %s\n", d.Label, d.Version, d.Driver)
+		fmt.Fprintf(&sb, "- %s on %s\n", strings.TrimSpace(d.Label+" "+d.Version), d.Driver)
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(&sb, "- %s\n", n)
