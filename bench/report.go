@@ -151,7 +151,7 @@ func verdict(value, budget, aim float64) string {
 func (r *report) cells(p95 bool) [][]string {
 	head := []string{"operation"}
 	for _, d := range r.Daemons {
-		head = append(head, strings.TrimSpace(d.Label + " " + d.Version))
+		head = append(head, strings.TrimSpace(d.Label+" "+d.Version))
 	}
 	table := [][]string{append(head, "ratio", "budget", "aim", "verdict")}
 	for _, row := range r.Rows {
