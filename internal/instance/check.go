@@ -3,8 +3,11 @@ package instance
 import (
 	"context"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/croft-project/croft/api"
 	"github.com/croft-project/croft/internal/device"
@@ -63,6 +66,24 @@ func CheckConfig(config map[string]string) error {
 		}
 	}
 	return lxc.CheckRaw(config["raw.lxc"])
+}
+
+// checkVolatile validates the volatile keys that a client may set. What they hold
+// ends up in the configuration of liblxc and of name servers.
+func checkVolatile(volatile map[string]string) error {
+	for _, key := range slices.Sorted(maps.Keys(volatile)) {
+		value := volatile[key]
+		if strings.ContainsFunc(value, unicode.IsControl) {
+			return api.Errorf(api.Invalid, "key %s: value %q holds a control character; none is allowed", key, value)
+		}
+		if !strings.HasSuffix(key, ".hwaddr") || value == "" {
+			continue
+		}
+		if mac, err := net.ParseMAC(value); err != nil || len(mac) != 6 || len(value) != 17 || value[2] != ':' {
+			return api.Errorf(api.Invalid, "key %s: value %q is not allowed; allowed is a MAC address such as 00:16:3e:12:34:56", key, value)
+		}
+	}
+	return nil
 }
 
 // checkExpanded looks at what profiles and instance say together.

@@ -80,6 +80,10 @@ func (e *Engine) sourceImage(ctx context.Context, project string, src api.Instan
 func (e *Engine) newRecord(ctx context.Context, project string, req api.InstancesPost, img *model.Image) (*model.Instance, *model.Local, error) {
 	put := req.InstancePut
 	user, volatile := model.SplitVolatile(put.Config)
+	maps.DeleteFunc(volatile, func(key, _ string) bool { return protectedVolatile(key) })
+	if err := checkVolatile(volatile); err != nil {
+		return nil, nil, err
+	}
 	put.Config = user
 	dropEmpty(put.Config)
 	if put.Profiles == nil {
@@ -180,9 +184,10 @@ func (e *Engine) reserve(ctx context.Context, inst *model.Instance, local *model
 // create makes the root volume of a reserved instance. On failure nothing of
 // the instance is left.
 func (e *Engine) create(ctx context.Context, inst *model.Instance, img *model.Image) (err error) {
+	undo := e.forget
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.forget(context.WithoutCancel(ctx), inst))
+			err = errors.Join(err, undo(context.WithoutCancel(ctx), inst))
 		}
 	}()
 	driver, err := e.Pools.Pool(ctx, inst.Pool)
@@ -191,6 +196,9 @@ func (e *Engine) create(ctx context.Context, inst *model.Instance, img *model.Im
 	}
 	ref := storage.Ref{Project: inst.Project, Name: inst.Name}
 	if err := e.makeVolume(ctx, driver, ref, img); err != nil {
+		if errors.Is(err, api.Conflict) {
+			undo = e.unreserve // what is there is not ours
+		}
 		return err
 	}
 	root, err := driver.Root(ctx, ref)

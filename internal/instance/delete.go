@@ -16,7 +16,7 @@ import (
 
 // Delete starts an operation that removes a stopped instance.
 func (e *Engine) Delete(ctx context.Context, project, name string) (*operation.Op, error) {
-	l, err := e.load(ctx, project, name, false)
+	l, err := e.loadDoomed(ctx, project, name)
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +25,7 @@ func (e *Engine) Delete(ctx context.Context, project, name string) (*operation.O
 	}
 	return e.begin(ctx, operation.Spec{Project: project, Description: "Deleting instance", Resources: resources(name)}, "deleting",
 		[]string{lockKey(project, name)}, func(ctx context.Context, _ *operation.Op) error {
-			l, err := e.load(ctx, project, name, false)
+			l, err := e.load(ctx, project, name, true)
 			if err != nil {
 				return err
 			}
@@ -34,6 +34,20 @@ func (e *Engine) Delete(ctx context.Context, project, name string) (*operation.O
 			}
 			return e.remove(ctx, project, name)
 		})
+}
+
+// loadDoomed reads an instance that is to be deleted. One whose deletion has
+// failed half-way is there for a second attempt; one that is being made or
+// deleted now is not.
+func (e *Engine) loadDoomed(ctx context.Context, project, name string) (*loaded, error) {
+	l, err := e.load(ctx, project, name, true)
+	if err != nil || visible(l.Instance) {
+		return l, err
+	}
+	if _, busy := e.Locks.Holder(lockKey(project, name)); busy || l.Phase != model.Deleting {
+		return nil, api.Errorf(api.NotFound, "instance %s not found", name)
+	}
+	return l, nil
 }
 
 func (e *Engine) mayDelete(l *loaded) error {
@@ -86,6 +100,17 @@ func (e *Engine) finishDelete(ctx context.Context, inst *model.Instance, action 
 	if err != nil && !errors.Is(err, api.NotFound) {
 		return err
 	}
+	return e.dropRecords(ctx, inst, action)
+}
+
+// unreserve is forget for an instance that has got no volume of its own.
+func (e *Engine) unreserve(ctx context.Context, inst *model.Instance) error {
+	return e.dropRecords(ctx, inst, "")
+}
+
+// dropRecords removes all of an instance but its volume.
+func (e *Engine) dropRecords(ctx context.Context, inst *model.Instance, action string) error {
+	ref := storage.Ref{Project: inst.Project, Name: inst.Name}
 	e.clean(inst.Project, inst.Name)
 	e.Runtime.RemoveLock(ref.String())
 	for _, path := range []string{e.linkPath(inst.Project, inst.Name), e.lockFile(inst.Project, inst.Name)} {

@@ -30,6 +30,7 @@ type Deps struct {
 	Cgroups   *linux.Cgroups
 	StateDir  string
 	IDFile    string // host-wide register of id ranges; empty for the default
+	RunDir    string // empty for the constant of that name
 	Log       *slog.Logger
 	Now       func() time.Time
 }

@@ -73,6 +73,7 @@ func New(d Deps) (*Engine, error) {
 		Deps: d, bootID: boot, cgroup: CgroupPrefix(d.StateDir), arch: kernelArch(), cpus: cpus,
 		live: map[string]*live{}, roots: map[string]*openRoot{},
 	}
+	e.RunDir = cmp.Or(d.RunDir, RunDir)
 	e.ids = newIDRegister(cmp.Or(d.IDFile, defaultIDFile), d.StateDir)
 	if _, err := os.Stat("/sys/kernel/security/apparmor"); err == nil {
 		e.apparmor = true
@@ -83,7 +84,7 @@ func New(d Deps) (*Engine, error) {
 		path string
 		mode fs.FileMode
 	}{
-		{RunDir, 0o711}, {e.stageDir(), 0o711}, {e.path("containers"), 0o711}, {e.path("devices"), 0o711},
+		{e.RunDir, 0o711}, {e.stageDir(), 0o711}, {e.path("containers"), 0o711}, {e.path("devices"), 0o711},
 		{e.path("logs"), 0o700}, {e.path("sessions"), 0o700}, {e.path("run"), 0o700},
 	} {
 		if err := makeDir(dir.path, dir.mode); err != nil {
@@ -115,7 +116,7 @@ func (e *Engine) Close() {
 		l.release()
 	}
 	if len(e.live) == 0 {
-		_ = os.Remove(LXCPath(e.StateDir)) // stays if something is in it
+		_ = os.Remove(e.lxcPath()) // stays if something is in it
 	}
 	for key, r := range e.roots {
 		r.close()
@@ -136,11 +137,13 @@ func CgroupPrefix(stateDir string) string { return "croft-" + DaemonID(stateDir)
 // LXCPath is the path that names a daemon's containers to liblxc.
 func LXCPath(stateDir string) string { return filepath.Join(RunDir, DaemonID(stateDir)) }
 
+func (e *Engine) lxcPath() string { return filepath.Join(e.RunDir, DaemonID(e.StateDir)) }
+
 func (e *Engine) path(parts ...string) string {
 	return filepath.Join(append([]string{e.StateDir}, parts...)...)
 }
 
-func (e *Engine) stageDir() string { return filepath.Join(RunDir, "stage") }
+func (e *Engine) stageDir() string { return filepath.Join(e.RunDir, "stage") }
 
 func kernelArch() string {
 	switch runtime.GOARCH {

@@ -234,7 +234,11 @@ func (x *execRun) stdio() (*lxc.Stdio, error) {
 	}
 	switch {
 	case x.session.TTY:
-		return lxc.NewTerminal(x.running.initPID(), uid, gid, x.width, x.height)
+		width, height := x.width, x.height
+		if width <= 0 || height <= 0 {
+			width, height = 80, 25 // as LXD has it for a client that does not know
+		}
+		return lxc.NewTerminal(x.running.initPID(), uid, gid, width, height)
 	case x.streams != nil:
 		return lxc.NewPipes(uid, gid)
 	}

@@ -105,7 +105,7 @@ func (e *Engine) cpuLimits(config map[string]string) ([]lxc.Limit, error) {
 			return nil, api.Errorf(api.Invalid, "limits.cpu: value %q names processor %d, which this host does not have; it has %s", config["limits.cpu"], c, option.CPULimit{Set: e.cpus})
 		}
 	}
-	return []lxc.Limit{{Controller: "cpuset", File: "cpuset.cpus", Value: cpuList(cpus), V2: e.Cgroups.V2("cpuset")}}, nil
+	return []lxc.Limit{{Controller: "cpuset", File: cpusetFile, Value: cpuList(cpus), V2: e.Cgroups.V2("cpuset")}}, nil
 }
 
 func cpuList(cpus []int) string {
@@ -121,9 +121,11 @@ func (e *Engine) leastUsed(n int) []int {
 	load := map[int]int{}
 	e.mu.Lock()
 	for _, l := range e.live {
+		l.mu.Lock()
 		for _, c := range l.cpus {
 			load[c]++
 		}
+		l.mu.Unlock()
 	}
 	e.mu.Unlock()
 	cpus := slices.Clone(e.cpus)
@@ -133,21 +135,40 @@ func (e *Engine) leastUsed(n int) []int {
 	return cpus
 }
 
-// boundCPUs reads the processors out of rendered limits; nil when unlimited.
+// cpusetFile is the file that binds a control group to processors.
+const cpusetFile = "cpuset.cpus"
+
+// boundCPUs reads the processors out of limits; nil when unlimited.
 func boundCPUs(limits []lxc.Limit) []int {
 	for _, l := range limits {
-		if l.File != "cpuset.cpus" {
+		if l.File != cpusetFile {
 			continue
 		}
 		var out []int
 		for part := range strings.SplitSeq(l.Value, ",") {
-			if n, err := strconv.Atoi(part); err == nil {
+			first, last, ranged := strings.Cut(part, "-")
+			n, err := strconv.Atoi(first)
+			end := n
+			if ranged && err == nil {
+				end, err = strconv.Atoi(last)
+			}
+			for ; err == nil && n <= end; n++ {
 				out = append(out, n)
 			}
 		}
 		return out
 	}
 	return nil
+}
+
+// boundTo asks the kernel which processors a container has: where the
+// configuration says only how many, those were chosen at its start.
+func (e *Engine) boundTo(group string) []int {
+	text, err := e.Cgroups.Read("cpuset", group, cpusetFile)
+	if err != nil {
+		return nil
+	}
+	return boundCPUs([]lxc.Limit{{File: cpusetFile, Value: text}})
 }
 
 // unlimited are the values that lift a limit, by file.
@@ -197,13 +218,14 @@ func (e *Engine) applyLimits(l *live, old, now []lxc.Limit) error {
 }
 
 // limitChanges lists what has to be written to get from one set of limits to
-// another, in an order the kernel takes: memory with swap is never below memory.
+// another, in an order the kernel takes: memory with swap is never below memory,
+// so of the two it is raised first and lowered last.
 func limitChanges(old, now []lxc.Limit, allCPUs string) []lxc.Limit {
 	var lift, set []lxc.Limit
 	for _, o := range old {
 		if !slices.ContainsFunc(now, func(n lxc.Limit) bool { return n.File == o.File }) {
 			o.Value = unlimited[o.File]
-			if o.File == "cpuset.cpus" {
+			if o.File == cpusetFile {
 				o.Value = allCPUs
 			}
 			lift = append(lift, o)
@@ -215,7 +237,20 @@ func limitChanges(old, now []lxc.Limit, allCPUs string) []lxc.Limit {
 		}
 	}
 	slices.Reverse(lift)
+	for i, s := range set {
+		was := slices.IndexFunc(old, func(o lxc.Limit) bool { return o.File == s.File })
+		if s.File == "memory.memsw.limit_in_bytes" && was >= 0 && number(s.Value) > number(old[was].Value) {
+			set = slices.Insert(slices.Delete(set, i, i+1), 0, s)
+			break
+		}
+	}
 	return append(lift, set...)
+}
+
+// number is a limit's value in bytes; both are ours, so that it is one.
+func number(value string) int64 {
+	n, _ := strconv.ParseInt(value, 10, 64)
+	return n
 }
 
 func writeLimits(file string, limits []lxc.Limit) error {

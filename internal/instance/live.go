@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/croft-project/croft/api"
 	"github.com/croft-project/croft/internal/linux"
 	"github.com/croft-project/croft/internal/lxc"
@@ -23,6 +25,7 @@ import (
 // live is what the engine holds of a running container.
 type live struct {
 	project, name string
+	uuid          string // of the instance: another one may get its name
 	group         string // payload control group
 	idmap         linux.IDMap
 	monitor       *linux.PidFD
@@ -39,6 +42,8 @@ type live struct {
 	broken bool   // the monitor is gone, processes are left
 	cpus   []int  // bound to; nil: to all
 	silent bool   // tell nobody of the end
+	ending bool   // it has ended, which is being recorded
+	killed bool   // it is to end at once, also when its guest reboots meanwhile
 	why    string // event to tell of the end; empty: instance-stopped, nobody asked
 }
 
@@ -65,18 +70,13 @@ func (l *live) initPID() int {
 	return l.init.PID
 }
 
-// restarting notes that the coming end is half of a restart, which is one event.
-func (l *live) restarting(r bool) {
+// restarting notes whether the coming end is half of a restart, which is one
+// event. It reports whether it comes too late: the end is being recorded.
+func (l *live) restarting(r bool) (late bool) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.silent = r
-	l.mu.Unlock()
-}
-
-// expect notes why the container is about to end.
-func (l *live) expect(event string) {
-	l.mu.Lock()
-	l.why = event
-	l.mu.Unlock()
+	return l.ending
 }
 
 func (l *live) setFrozen(f bool) {
@@ -127,7 +127,7 @@ func (e *Engine) attach(i *loaded, pids lxc.Pids, leases []lease) (*live, error)
 		return nil, err
 	}
 	l := &live{
-		project: i.Project, name: i.Name, group: e.payload(i.Project, i.Name), monitor: monitor,
+		project: i.Project, name: i.Name, uuid: i.UUID, group: e.payload(i.Project, i.Name), monitor: monitor,
 		orphaned: make(chan struct{}), idmap: i.idmap(), leases: leases, hostNames: i.hostNames(), stopped: make(chan struct{}),
 	}
 	e.tasks.Go(func() { e.watchMonitor(l) })
@@ -141,9 +141,11 @@ func (e *Engine) attach(i *loaded, pids lxc.Pids, leases []lease) (*live, error)
 		return nil, err
 	}
 	l.mu.Lock()
-	l.init, l.meter = init, e.Cgroups.Meter(l.group)
+	l.init, l.meter, l.frozen = init, e.Cgroups.Meter(l.group), e.Cgroups.Frozen(l.group)
+	if i.config["limits.cpu"] != "" {
+		l.cpus = e.boundTo(l.group)
+	}
 	l.mu.Unlock()
-	l.frozen = e.Cgroups.Frozen(l.group)
 	l.net, err = linux.WatchNetNSOf(l.init.PID)
 	if err != nil {
 		e.Log.Warn("cannot watch the interfaces of a container", "project", i.Project, "instance", i.Name, "err", err)
@@ -151,9 +153,6 @@ func (e *Engine) attach(i *loaded, pids lxc.Pids, leases []lease) (*live, error)
 	e.mu.Lock()
 	e.live[i.Key()] = l
 	e.mu.Unlock()
-	if limits, err := e.limits(i.config); err == nil {
-		l.cpus = boundCPUs(limits)
-	}
 	e.tasks.Go(func() { e.watch(l) })
 	return l, nil
 }
@@ -164,13 +163,13 @@ func (e *Engine) watchMonitor(l *live) {
 	if l.monitor.Wait(e.ctx) != nil {
 		return
 	}
-	close(l.orphaned)
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.init != nil && !l.init.Exited() {
 		l.broken = true
 		e.Log.Warn("the monitor of a container is gone but its init is not", "project", l.project, "instance", l.name)
 	}
+	l.mu.Unlock()
+	close(l.orphaned) // last: from here on the handles may be closed
 }
 
 // watch follows a container until it has ended or the engine closes.
@@ -204,7 +203,10 @@ func (e *Engine) nextInit(ctx context.Context, l *live, old int) (*linux.PidFD, 
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		if p, ok := initBelow(l.monitor.PID, old); ok {
 			if fd, err := linux.OpenProcess(p); err == nil {
-				return fd, nil
+				if !l.monitor.Exited() {
+					return fd, nil
+				}
+				fd.Close() // the monitor's pid may have been another's by then
 			}
 		}
 		look := time.NewTimer(pause)
@@ -261,7 +263,11 @@ func (e *Engine) rebooted(l *live, init *linux.PidFD) {
 	old, oldNet, oldMeter := l.init, l.net, l.meter
 	// liblxc has made the control groups anew.
 	l.init, l.net, l.meter, l.frozen = init, net, e.Cgroups.Meter(l.group), false
+	killed := l.killed
 	l.mu.Unlock()
+	if killed { // whoever killed the init before this one waits for the end
+		_ = init.Signal(unix.SIGKILL)
+	}
 	old.Close()
 	oldMeter.Close()
 	if oldNet != nil {
@@ -328,6 +334,7 @@ func (e *Engine) awaitEmpty(l *live) error {
 func (e *Engine) finish(l *live) {
 	l.mu.Lock()
 	action, silent := l.why, l.silent
+	l.ending = true
 	l.mu.Unlock()
 	how := stopAsked
 	if action == "" {
@@ -346,7 +353,7 @@ func (e *Engine) finish(l *live) {
 	e.mu.Unlock()
 	close(l.stopped)
 	if ephemeral && !keep {
-		e.tasks.Go(func() { e.reapEphemeral(l.project, l.name) })
+		e.tasks.Go(func() { e.reapEphemeral(l.project, l.name, l.uuid) })
 	}
 }
 
@@ -399,7 +406,7 @@ const lastPower = "volatile.last_state.power"
 // nodes, the record of its processes.
 func (e *Engine) clean(project, name string) {
 	var errs []error
-	errs = append(errs, e.Cgroups.Remove(e.payload(project, name)), e.Cgroups.Remove(e.monitorGroup(project, name)))
+	errs = append(errs, e.removeGroup(e.payload(project, name)), e.removeGroup(e.monitorGroup(project, name)))
 	errs = append(errs, os.RemoveAll(e.path("devices", model.DirName(project, name))))
 	pids, limits := e.pidFile(project, name), e.limitsFile(project, name)
 	for _, file := range []string{pids, limits, pids + ".tmp", limits + ".tmp"} {
@@ -412,16 +419,29 @@ func (e *Engine) clean(project, name string) {
 	}
 }
 
+// removeGroup removes a control group. A process that is ending, such as a helper
+// whose start has failed, may be in it for a moment more: that is waited for, half
+// a second at most.
+func (e *Engine) removeGroup(group string) error {
+	for pause := time.Millisecond; ; pause *= 2 {
+		err := e.Cgroups.Remove(group)
+		if !errors.Is(err, unix.EBUSY) || pause > 256*time.Millisecond || sleep(e.ctx, pause) != nil {
+			return err
+		}
+	}
+}
+
 // reapEphemeral deletes an ephemeral instance that has stopped by itself. The
 // lock makes it wait for a restart in progress, after which there is nothing to
-// do.
-func (e *Engine) reapEphemeral(project, name string) {
+// do. Nor is there when the name belongs to another instance by then.
+func (e *Engine) reapEphemeral(project, name, uuid string) {
 	release, err := e.Locks.Acquire(e.ctx, owner("", "deleting"), lockKey(project, name))
 	if err != nil {
 		return
 	}
 	defer release()
-	if e.liveOf(project, name) != nil {
+	l, err := e.load(e.ctx, project, name, false)
+	if err != nil || l.UUID != uuid || !l.Ephemeral || e.liveOf(project, name) != nil {
 		return
 	}
 	if err := e.remove(e.ctx, project, name); err != nil && !errors.Is(err, api.NotFound) && e.ctx.Err() == nil {

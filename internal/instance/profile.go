@@ -130,7 +130,7 @@ func (e *Engine) UpdateProfile(ctx context.Context, project, name, ifMatch strin
 	if err != nil {
 		return err
 	}
-	release, err := e.lockUsers(ctx, project, name)
+	users, release, err := e.lockUsers(ctx, project, name)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (e *Engine) UpdateProfile(ctx context.Context, project, name, ifMatch strin
 		return rollback(err)
 	}
 	err = e.Store.Update(ctx, func(tx store.Tx) error {
-		if err := e.withProfile(tx, p, func(*loaded, *loaded) error { return nil }); err != nil {
+		if err := e.withProfile(tx, p, func(l, _ *loaded) error { return e.stillUser(l, users) }); err != nil {
 			return err
 		}
 		if err := store.Put(tx, p.Key(), p, store.IfRev(rev)); err != nil {
@@ -185,23 +185,34 @@ func (e *Engine) UpdateProfile(ctx context.Context, project, name, ifMatch strin
 	return nil
 }
 
-// lockUsers takes the locks of all instances that use a profile.
-func (e *Engine) lockUsers(ctx context.Context, project, name string) (func(), error) {
+// stillUser refuses a running instance that has begun to use a profile while the
+// profile was about to change: its limits are those of before.
+func (e *Engine) stillUser(l *loaded, users []string) error {
+	if !slices.Contains(users, l.Name) && e.liveOf(l.Project, l.Name) != nil {
+		return api.Errorf(api.Conflict, "instance %s has begun to use the profile meanwhile", l.Name).WithHint("try again")
+	}
+	return nil
+}
+
+// lockUsers takes the locks of all instances that use a profile, and names them.
+func (e *Engine) lockUsers(ctx context.Context, project, name string) (names []string, release func(), err error) {
 	var keys []string
-	err := e.Store.View(ctx, func(tx store.Tx) error {
+	err = e.Store.View(ctx, func(tx store.Tx) error {
 		if _, _, err := store.Get[model.Profile](tx, model.ProfileKey(project, name)); err != nil {
 			return err
 		}
 		users, err := profileUsers(tx, project)
-		for _, u := range users[name] {
+		names = users[name]
+		for _, u := range names {
 			keys = append(keys, lockKey(project, u))
 		}
 		return err
 	})
 	if err != nil || len(keys) == 0 {
-		return func() {}, err
+		return nil, func() {}, err
 	}
-	return e.Locks.Acquire(ctx, owner("", "having profile "+name+" changed"), keys...)
+	release, err = e.Locks.Acquire(ctx, owner("", "having profile "+name+" changed"), keys...)
+	return names, release, err
 }
 
 // withProfile calls fn for each user of a profile, with the instance as it is

@@ -28,7 +28,7 @@ import (
 // finished, containers and exec sessions that run are taken over. It returns
 // when the API may show instances; Restore comes after it.
 func (e *Engine) Recover(ctx context.Context) error {
-	if err := makeDir(LXCPath(e.StateDir), 0o711); err != nil {
+	if err := makeDir(e.lxcPath(), 0o711); err != nil {
 		return err
 	}
 	all, err := e.everything(ctx)
@@ -164,7 +164,7 @@ func (e *Engine) adoptBroken(l *loaded, pids lxc.Pids) error {
 		return fmt.Errorf("processes are left in control group %s, but no init: %w", e.payload(l.Project, l.Name), err)
 	}
 	b := &live{
-		project: l.Project, name: l.Name, group: e.payload(l.Project, l.Name), idmap: l.idmap(), monitor: init, init: init,
+		project: l.Project, name: l.Name, uuid: l.UUID, group: e.payload(l.Project, l.Name), idmap: l.idmap(), monitor: init, init: init,
 		meter:  e.Cgroups.Meter(e.payload(l.Project, l.Name)),
 		leases: l.recoveredLeases(), stopped: make(chan struct{}), broken: true,
 	}

@@ -85,10 +85,15 @@ func (e *Engine) finishRename(ctx context.Context, inst *model.Instance) error {
 		return err
 	}
 	oldRef, newRef := storage.Ref{Project: inst.Project, Name: from}, storage.Ref{Project: inst.Project, Name: to}
-	err = driver.Rename(ctx, oldRef, newRef)
-	root, rootErr := driver.Root(ctx, newRef)
-	if rootErr != nil {
-		// Neither moved now nor before: the old name stays.
+	if err := driver.Rename(ctx, oldRef, newRef); err != nil {
+		// After a crash it may have been moved before. While the old name is there
+		// it was not, and what is at the new one is not ours.
+		if _, oldErr := driver.Root(ctx, oldRef); oldErr == nil {
+			return errors.Join(err, e.cancelRename(ctx, inst))
+		}
+	}
+	root, err := driver.Root(ctx, newRef)
+	if err != nil {
 		return errors.Join(err, e.cancelRename(ctx, inst))
 	}
 	if err := e.moveFiles(oldRef.String(), newRef.String(), root.Dir); err != nil {

@@ -122,7 +122,10 @@ func (e *Engine) stoppedRoot(ctx context.Context, l *loaded) (*os.File, error) {
 	e.mu.Lock()
 	r := e.roots[key]
 	e.mu.Unlock()
-	if r != nil && r.timer.Reset(rootLinger) {
+	if r != nil {
+		// Also when its time was over just now: it is closed under the instance's
+		// lock only, and two mounts on one upper directory would corrupt it.
+		r.timer.Reset(rootLinger)
 		return r.dir, nil
 	}
 	driver, err := e.Pools.Pool(ctx, l.Pool)

@@ -384,7 +384,8 @@ func lockStart(path string) (*os.File, error) {
 func (e *Engine) started(ctx context.Context, p *startPlan, pids lxc.Pids, event string) error {
 	p.local = p.local.Clone()
 	maps.Copy(p.local.Volatile, p.volatile)
-	err := e.updateLocal(ctx, p.Project, p.Name, event, func(local *model.Local, tx store.Tx) {
+	// It runs, so that is noted, also when the operation is cancelled now.
+	err := e.updateLocal(context.WithoutCancel(ctx), p.Project, p.Name, event, func(local *model.Local, tx store.Tx) {
 		maps.Copy(local.Volatile, p.volatile)
 		local.Power, local.BootID, local.LastUsedAt = model.PowerRunning, e.bootID, tx.Now()
 		local.Volatile[lastPower] = string(model.PowerRunning)
@@ -397,7 +398,9 @@ func (e *Engine) started(ctx context.Context, p *startPlan, pids lxc.Pids, event
 	if _, err := e.attach(p.loaded, pids, p.leases); err != nil {
 		e.dropLeases(p.leases)
 		e.clean(p.Project, p.Name)
-		e.recordStopped(p.Project, p.Name, "instance-stopped", stopFound)
+		if e.recordStopped(p.Project, p.Name, "instance-stopped", stopFound) {
+			e.tasks.Go(func() { e.reapEphemeral(p.Project, p.Name, p.UUID) })
+		}
 		return api.Errorf(api.Internal, "instance %s ended right after its start: %w", p.Name, err).WithHint("see croft info --show-log %s", p.Name)
 	}
 	return nil

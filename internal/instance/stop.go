@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,7 +64,7 @@ func (e *Engine) SetStateAll(ctx context.Context, project string, req api.Instan
 	for _, n := range names {
 		paths = append(paths, "/1.0/instances/"+n)
 	}
-	spec := operation.Spec{Project: project, Description: change.description, Resources: map[string][]string{"instances": paths}}
+	spec := operation.Spec{Project: project, Description: change.description, Resources: map[string][]string{"instances": paths}, Cancel: change.cancel}
 	return e.begin(ctx, spec, change.reason, keys, func(ctx context.Context, _ *operation.Op) error {
 		return forEach(names, func(name string) error { return change.run(ctx, project, name) })
 	})
@@ -134,11 +135,10 @@ func (e *Engine) restart(ctx context.Context, project, name string, req api.Inst
 		if err := e.setBootID(ctx, project, name, ""); err != nil {
 			return err
 		}
-	}
-	if err := e.stop(ctx, project, name, req); err != nil {
-		if e.liveOf(project, name) != nil {
-			err = errors.Join(err, e.setBootID(context.WithoutCancel(ctx), project, name, e.bootID))
+		if err := e.stop(ctx, project, name, req); err != nil {
+			return errors.Join(err, e.giveUpRestart(context.WithoutCancel(ctx), l))
 		}
+	} else if err := e.stop(ctx, project, name, req); err != nil {
 		return err
 	}
 	err := e.start(ctx, project, name, "instance-restarted")
@@ -146,6 +146,21 @@ func (e *Engine) restart(ctx context.Context, project, name string, req api.Inst
 		e.recordStopped(project, name, "instance-stopped", stopAsked)
 	}
 	return err
+}
+
+// giveUpRestart settles an instance whose restart has failed at its first half: it
+// runs on, or has ended in this moment after all and stays so.
+func (e *Engine) giveUpRestart(ctx context.Context, l *live) error {
+	if !l.restarting(false) {
+		return e.setBootID(ctx, l.project, l.name, e.bootID)
+	}
+	select {
+	case <-l.stopped:
+		e.recordStopped(l.project, l.name, "instance-stopped", stopAsked)
+		return nil
+	case <-e.ctx.Done():
+		return e.ctx.Err()
+	}
 }
 
 // setBootID notes the boot in which an instance was started. Without one, a
@@ -209,7 +224,7 @@ func (e *Engine) shutdown(ctx context.Context, l *live, timeout int) error {
 	init := l.init
 	l.why = "instance-shutdown"
 	l.mu.Unlock()
-	if err := init.Signal(haltSignal(init.PID)); err != nil && !errors.Is(err, linux.ErrGone) {
+	if err := init.Signal(haltSignal(init.PID)); err != nil && !gone(err) {
 		return err
 	}
 	var limit <-chan time.Time
@@ -230,12 +245,12 @@ func (e *Engine) shutdown(ctx context.Context, l *live, timeout int) error {
 
 // kill ends a container at once.
 func (e *Engine) kill(ctx context.Context, l *live) error {
-	l.expect("instance-stopped")
 	l.mu.Lock()
+	l.why, l.killed = "instance-stopped", true
 	init, frozen, broken := l.init, l.frozen, l.broken
 	l.mu.Unlock()
 	// The death of init is the death of all processes in its pid namespace.
-	if err := init.Signal(unix.SIGKILL); err != nil && !errors.Is(err, linux.ErrGone) {
+	if err := init.Signal(unix.SIGKILL); err != nil && !gone(err) {
 		return err
 	}
 	if frozen {
@@ -256,6 +271,10 @@ func (e *Engine) kill(ctx context.Context, l *live) error {
 		return context.Cause(ctx)
 	}
 }
+
+// gone reports whether a signal has come too late: the process has ended, and its
+// handle may be closed already.
+func gone(err error) bool { return errors.Is(err, linux.ErrGone) || errors.Is(err, os.ErrClosed) }
 
 func (e *Engine) freeze(ctx context.Context, project, name string) error {
 	l := e.liveOf(project, name)

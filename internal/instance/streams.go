@@ -24,15 +24,24 @@ import (
 type streams struct {
 	tty bool
 
-	mu     sync.Mutex
-	conns  map[string]*websocket.Conn
-	arrive chan struct{} // closed when all are there
-	closed bool
-	attach func(name string, c *websocket.Conn) // set while a command runs: for those who come later
+	mu      sync.Mutex
+	conns   map[string]*websocket.Conn
+	waiting int           // streams that are not there yet; control does not count
+	arrive  chan struct{} // closed when all but control are there
+	closed  bool
+	attach  func(name string, c *websocket.Conn) // set while a command runs: for those who come later
 }
 
 // chunk is how much is read from a command at once.
 const chunk = 64 << 10
+
+// maxRest bounds what is sent of an output after its command has ended: more is
+// in no pipe or terminal, so that the rest is what a process in the background
+// goes on writing.
+const maxRest = 1 << 20
+
+// maxControl is the size of the longest message on the control stream.
+const maxControl = 64 << 10
 
 func streamNames(tty bool) []string {
 	if tty {
@@ -42,7 +51,7 @@ func streamNames(tty bool) []string {
 }
 
 func newStreams(tty bool) *streams {
-	return &streams{tty: tty, conns: map[string]*websocket.Conn{}, arrive: make(chan struct{})}
+	return &streams{tty: tty, conns: map[string]*websocket.Conn{}, waiting: len(streamNames(tty)) - 1, arrive: make(chan struct{})}
 }
 
 // connect takes over one websocket. A stream that is there already is refused.
@@ -58,14 +67,19 @@ func (s *streams) connect(_ context.Context, _ *operation.Op, name string, w htt
 		return nil // the library has answered
 	}
 	conn.SetReadLimit(-1)
+	if name == "control" {
+		conn.SetReadLimit(maxControl) // its messages are read as a whole
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conns[name] != nil || s.closed {
 		return conn.Close(websocket.StatusPolicyViolation, "stream is connected already")
 	}
 	s.conns[name] = conn
-	if len(s.conns) == len(streamNames(s.tty)) {
-		close(s.arrive)
+	if name != "control" {
+		if s.waiting--; s.waiting == 0 {
+			close(s.arrive)
+		}
 	}
 	if s.attach != nil {
 		s.attach(name, conn)
@@ -138,6 +152,9 @@ func (r *relay) start(ctx context.Context, name string, c *websocket.Conn) {
 
 func (r *relay) finish() {
 	close(r.ended)
+	r.mu.Lock()
+	r.closed = true // who comes now is too late, and must not begin to send
+	r.mu.Unlock()
 	for _, f := range r.session.Files {
 		// A background process may keep an output open for ever: what it has
 		// written by now is sent, the rest is nobody's.
@@ -173,7 +190,7 @@ func (r *relay) rest(ctx context.Context, from *os.File, to *websocket.Conn, buf
 	if err != nil {
 		return
 	}
-	for {
+	for sent := 0; sent < maxRest; {
 		var n int
 		if err := raw.Control(func(fd uintptr) { n, err = unix.Read(int(fd), buf) }); err != nil || n <= 0 {
 			return
@@ -181,6 +198,7 @@ func (r *relay) rest(ctx context.Context, from *os.File, to *websocket.Conn, buf
 		if err != nil || to.Write(ctx, websocket.MessageBinary, buf[:n]) != nil {
 			return
 		}
+		sent += n
 	}
 }
 

@@ -96,6 +96,9 @@ func (e *Engine) updated(ctx context.Context, before *loaded, mutate func(*api.I
 	rec := *before.Instance
 	rec.InstancePut = put
 	user, volatile := model.SplitVolatile(put.Config)
+	if err := checkVolatile(volatile); err != nil {
+		return nil, err
+	}
 	dropEmpty(user)
 	rec.Config = user
 	var after *loaded
@@ -195,6 +198,7 @@ func (e *Engine) applyLive(before, after *loaded) (undo func() error, err error)
 	if err != nil {
 		return nil, err
 	}
+	keepCPUs(old, l)
 	now, err := e.limitsLike(old, before.config, after.config)
 	if err != nil {
 		return nil, err
@@ -203,6 +207,18 @@ func (e *Engine) applyLive(before, after *loaded) (undo func() error, err error)
 		return nil, err
 	}
 	return func() error { return e.applyLimits(l, now, old) }, nil
+}
+
+// keepCPUs makes limits name the processors that a container is bound to. Chosen
+// afresh they could be others, and a change to just those would be left out.
+func keepCPUs(limits []lxc.Limit, l *live) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range limits {
+		if limits[i].File == cpusetFile && l.cpus != nil {
+			limits[i].Value = cpuList(l.cpus)
+		}
+	}
 }
 
 // limitsLike is limits of a changed configuration; where limits.cpu has not
@@ -214,7 +230,7 @@ func (e *Engine) limitsLike(old []lxc.Limit, before, after map[string]string) ([
 	}
 	for i := range now {
 		for _, o := range old {
-			if now[i].File == o.File && o.File == "cpuset.cpus" {
+			if now[i].File == o.File && o.File == cpusetFile {
 				now[i] = o
 			}
 		}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/croft-project/croft/test/systest"
 )
 
 // harness finds the recorded answers: CROFT_CONFORMANCE, or shared/conformance
@@ -56,26 +58,24 @@ func scenarios(t *testing.T) []string {
 	return out
 }
 
-// build makes a croftd of its own, which the harness starts and ends.
-func build(t *testing.T) string {
-	t.Helper()
-	if dir := os.Getenv("CROFT_TEST_BIN"); dir != "" {
-		return filepath.Join(dir, "croftd")
-	}
-	bin := filepath.Join(t.TempDir(), "croftd")
-	if out, err := exec.Command("go", "build", "-buildmode=exe", "-o", bin, "../../cmd/croftd").CombinedOutput(); err != nil {
-		t.Fatalf("build croftd: %v\n%s", err, out)
-	}
-	return bin
+// croftd is the daemon that the harness starts and ends.
+var croftd string
+
+// TestMain runs the scenarios in namespaces of their own: they make bridges.
+func TestMain(m *testing.M) {
+	os.Exit(systest.Main(m, nil, func(dir string) (err error) {
+		croftd, err = systest.Program(dir, "croftd")
+		return err
+	}))
 }
 
 func TestFirstLight(t *testing.T) {
-	dir, list, croftd := harness(t), scenarios(t), build(t)
+	dir, list := harness(t), scenarios(t)
 	if len(list) < 20 {
 		t.Fatalf("only %d scenarios are listed", len(list))
 	}
 	for _, driver := range []string{"dir", "overlay"} {
-		t.Run(driver, func(t *testing.T) { compare(t, dir, croftd, driver, list) })
+		t.Run(driver, func(t *testing.T) { compare(t, dir, driver, list) })
 	}
 }
 
@@ -83,8 +83,8 @@ func TestFirstLight(t *testing.T) {
 // Those that fail are run once more, alone: the harness's guest takes signals
 // only some milliseconds after its start, which a busy machine can make too late
 // for a scenario that sends one at once.
-func compare(t *testing.T, dir, croftd, driver string, list []string) {
-	verdicts, out := oracle(t, dir, croftd, driver, list)
+func compare(t *testing.T, dir, driver string, list []string) {
+	verdicts, out := oracle(t, dir, driver, list)
 	var again []string
 	for _, s := range list {
 		if verdicts[s] != "PASS" {
@@ -94,7 +94,7 @@ func compare(t *testing.T, dir, croftd, driver string, list []string) {
 	if len(again) > 0 && len(again) < 4 {
 		t.Logf("again: %v\n%s", again, out)
 		var second map[string]string
-		second, out = oracle(t, dir, croftd, driver, again)
+		second, out = oracle(t, dir, driver, again)
 		maps.Copy(verdicts, second)
 	}
 	for _, s := range list {
@@ -110,7 +110,7 @@ func compare(t *testing.T, dir, croftd, driver string, list []string) {
 }
 
 // oracle runs scenarios and returns the harness's verdict on each.
-func oracle(t *testing.T, dir, croftd, driver string, list []string) (verdicts map[string]string, out []byte) {
+func oracle(t *testing.T, dir, driver string, list []string) (verdicts map[string]string, out []byte) {
 	t.Helper()
 	var quoted []string
 	for _, s := range list {
