@@ -102,12 +102,22 @@ func runInit(ctx context.Context, c *client.Client, o initOptions, in io.Reader,
 		}
 		return apply(ctx, c, p)
 	}
-	p, err := automatic(ctx, c, o)
-	if err != nil {
-		return err
+	for attempt := 0; ; attempt++ {
+		p, err := automatic(ctx, c, o)
+		if err != nil {
+			return err
+		}
+		err = apply(ctx, c, p)
+		// Another daemon of this host may just have made a bridge of the chosen
+		// name, or of the chosen addresses: the next choice sees it.
+		if attempt >= bridgeAttempts || len(p.Networks) == 0 || !errors.Is(err, api.Conflict) {
+			return err
+		}
 	}
-	return apply(ctx, c, p)
 }
+
+// bridgeAttempts bounds how often another daemon's bridge may come in between.
+const bridgeAttempts = 5
 
 // maxPreseed bounds what is read from standard input.
 const maxPreseed = 1 << 20

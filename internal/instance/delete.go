@@ -122,7 +122,7 @@ func (e *Engine) dropRecords(ctx context.Context, inst *model.Instance, action s
 		return err
 	}
 	var base int64
-	err = e.Store.Update(ctx, func(tx store.Tx) error {
+	err := e.Store.Update(ctx, func(tx store.Tx) error {
 		if local, _, err := store.Get[model.Local](tx, model.LocalKey(inst.Project, inst.Name)); err == nil {
 			base = idBase(local)
 		}

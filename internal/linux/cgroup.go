@@ -29,7 +29,7 @@ func FindCgroups() (*Cgroups, error) {
 		return nil, err
 	}
 	defer f.Close()
-	c := &Cgroups{Controllers: map[string]string{}, v2: map[string]bool{}}
+	unified, controllers := "", map[string]string{}
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		left, right, ok := strings.Cut(lines.Text(), " - ")
@@ -39,16 +39,16 @@ func FindCgroups() (*Cgroups, error) {
 		}
 		switch r[0] {
 		case "cgroup2":
-			if c.Unified == "" {
-				c.Unified = l[4]
+			if unified == "" {
+				unified = l[4]
 			}
 		case "cgroup":
 			for o := range strings.SplitSeq(r[2], ",") {
 				if o == "rw" || o == "ro" {
 					continue
 				}
-				if _, have := c.Controllers[o]; !have {
-					c.Controllers[o] = l[4]
+				if _, have := controllers[o]; !have {
+					controllers[o] = l[4]
 				}
 			}
 		}
@@ -56,14 +56,22 @@ func FindCgroups() (*Cgroups, error) {
 	if err := lines.Err(); err != nil {
 		return nil, err
 	}
-	if c.Unified != "" {
-		data, err := os.ReadFile(filepath.Join(c.Unified, "cgroup.controllers"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		for name := range strings.FieldsSeq(string(data)) {
-			c.v2[name] = true
-		}
+	return NewCgroups(unified, controllers)
+}
+
+// NewCgroups is the layout with the given mount points, either of which may be
+// empty; see the fields of [Cgroups].
+func NewCgroups(unified string, controllers map[string]string) (*Cgroups, error) {
+	c := &Cgroups{Unified: unified, Controllers: controllers, v2: map[string]bool{}}
+	if unified == "" {
+		return c, nil
+	}
+	data, err := os.ReadFile(filepath.Join(unified, "cgroup.controllers"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for name := range strings.FieldsSeq(string(data)) {
+		c.v2[name] = true
 	}
 	return c, nil
 }

@@ -168,3 +168,36 @@ func TestFilesWhileLinksChange(t *testing.T) {
 		}
 	}
 }
+
+// Daemons that are set up at the same time each get a bridge and addresses of
+// their own.
+func TestSetUpAtOnce(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[string]string{}
+	t.Run("daemons", func(t *testing.T) {
+		for i := range 4 {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				t.Parallel()
+				h := newHost(t, "dir")
+				var networks []api.Network
+				h.query("/1.0/networks?recursion=1", &networks)
+				mu.Lock()
+				defer mu.Unlock()
+				for _, n := range networks {
+					if !n.Managed {
+						continue
+					}
+					for _, key := range []string{"ipv4.address", "ipv6.address"} {
+						if other := seen[n.Config[key]]; other != "" {
+							t.Errorf("daemons %s and %s have the address %s", other, t.Name(), n.Config[key])
+						}
+						seen[n.Config[key]] = t.Name()
+					}
+				}
+			})
+		}
+	})
+	if len(seen) != 8 {
+		t.Errorf("addresses of four daemons: %v", seen)
+	}
+}
