@@ -207,13 +207,16 @@ func (e *Engine) forceClean(ctx context.Context, project, name string) error {
 }
 
 // haltSignal is what asks an init to shut down: systemd takes SIGRTMIN+3, known
-// by its blocking it for a signalfd (systemd(1), "Signals"); others SIGPWR.
-func haltSignal(init int) unix.Signal {
+// by its blocking it for a signalfd (systemd(1), "Signals"); others SIGPWR. ok is
+// false while init would take neither, as in the first moments of its life: the
+// kernel drops signals to an init that has no handler for them.
+func haltSignal(init int) (sig unix.Signal, ok bool) {
 	const rtmin3 = 34 + 3
-	if linux.BlocksSignal(init, rtmin3) {
-		return rtmin3
+	blocked, caught := linux.SignalMasks(init)
+	if blocked&(1<<(rtmin3-1)) != 0 {
+		return rtmin3, true
 	}
-	return unix.SIGPWR
+	return unix.SIGPWR, (blocked|caught)&(1<<(unix.SIGPWR-1)) != 0
 }
 
 func (e *Engine) shutdown(ctx context.Context, l *live, timeout int) error {
@@ -221,26 +224,51 @@ func (e *Engine) shutdown(ctx context.Context, l *live, timeout int) error {
 		return api.Errorf(api.BadState, "instance %s is %s and cannot shut down", l.name, s).WithHint("croft stop --force %s", l.name)
 	}
 	l.mu.Lock()
-	init := l.init
 	l.why = "instance-shutdown"
 	l.mu.Unlock()
-	if err := init.Signal(haltSignal(init.PID)); err != nil && !gone(err) {
-		return err
-	}
 	var limit <-chan time.Time
 	if timeout > 0 {
 		t := time.NewTimer(time.Duration(timeout) * time.Second)
 		defer t.Stop()
 		limit = t.C
 	}
-	select {
-	case <-l.stopped:
-		return nil
-	case <-limit:
+	// Until init is ready to be asked, look again now and then.
+	ready := time.NewTimer(0)
+	defer ready.Stop()
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		select {
+		case <-ready.C:
+			asked, err := l.askToHalt()
+			if err != nil {
+				return err
+			}
+			if !asked {
+				ready.Reset(pause)
+			}
+			continue
+		case <-l.stopped:
+			return nil
+		case <-limit:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 		return api.Errorf(api.Timeout, "instance %s did not stop within %d s", l.name, timeout).WithHint("croft stop --force %s", l.name)
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
+}
+
+// askToHalt sends init the signal to shut down, if it would take it.
+func (l *live) askToHalt() (asked bool, err error) {
+	l.mu.Lock()
+	init := l.init
+	l.mu.Unlock()
+	sig, ok := haltSignal(init.PID)
+	if !ok {
+		return false, nil
+	}
+	if err := init.Signal(sig); err != nil && !gone(err) {
+		return false, err
+	}
+	return true, nil
 }
 
 // kill ends a container at once.

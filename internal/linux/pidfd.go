@@ -151,20 +151,25 @@ func Children(pid int) ([]int, error) {
 	return out, nil
 }
 
-// BlocksSignal reports whether a process blocks sig, the sign by which an init
-// that takes it through a signalfd is known.
-func BlocksSignal(pid int, sig int) bool {
+// SignalMasks tells which signals a process blocks, and which it has a handler
+// for; bit n-1 is signal n. Both are 0 when it is gone. Source: proc_pid_status(5).
+func SignalMasks(pid int) (blocked, caught uint64) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
-		return false
+		return 0, 0
 	}
 	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "SigBlk:"); ok {
-			mask, err := strconv.ParseUint(strings.TrimSpace(rest), 16, 64)
-			return err == nil && mask&(1<<(sig-1)) != 0
+		name, value, _ := strings.Cut(line, ":")
+		mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		switch {
+		case err != nil:
+		case name == "SigBlk":
+			blocked = mask
+		case name == "SigCgt":
+			caught = mask
 		}
 	}
-	return false
+	return blocked, caught
 }
 
 // BootID is the kernel's identity of this boot (random(4)).

@@ -53,10 +53,14 @@ func applyLink(p *Plan, mark string) error {
 			return err
 		}
 	case !ours(link, p.Link.Alias, mark):
-		return api.Errorf(api.Conflict, "interface %s exists and does not belong to this daemon", p.Name).
-			WithHint("choose another network name, or remove the interface: ip link delete %s", p.Name)
+		return notOurs(p.Name)
 	}
 	return adjustLink(p, link)
+}
+
+func notOurs(name string) error {
+	return api.Errorf(api.Conflict, "interface %s exists and does not belong to this daemon", name).
+		WithHint("choose another network name, or remove the interface: ip link delete %s", name)
 }
 
 func makeLink(p *Plan, mark string) (netlink.Link, error) {
@@ -67,7 +71,13 @@ func makeLink(p *Plan, mark string) (netlink.Link, error) {
 	attrs.Name = p.Name
 	attrs.MTU = p.Link.MTU
 	attrs.HardwareAddr, _ = net.ParseMAC(p.Link.MAC) // BuildPlan has checked it
-	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+	err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
+	if errors.Is(err, unix.EEXIST) {
+		// Somebody was faster. Until it has its alias, only the mark would tell
+		// whose it is: without it, nothing here takes it for ours.
+		return nil, errors.Join(notOurs(p.Name), os.Remove(mark))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("create bridge %s: %w", p.Name, err)
 	}
 	link, err := netlink.LinkByName(p.Name)
