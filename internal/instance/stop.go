@@ -235,16 +235,17 @@ func (e *Engine) shutdown(ctx context.Context, l *live, timeout int) error {
 	// Until init is ready to be asked, look again now and then.
 	ready := time.NewTimer(0)
 	defer ready.Stop()
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
 		select {
 		case <-ready.C:
 			asked, err := l.askToHalt()
 			if err != nil {
 				return err
 			}
-			if !asked {
-				ready.Reset(pause)
+			if asked { // it may have been lost all the same: again, but not in haste
+				pause = max(pause, time.Second)
 			}
+			ready.Reset(pause)
 			continue
 		case <-l.stopped:
 			return nil
